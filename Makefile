@@ -1,0 +1,47 @@
+# make demo · make test · make check · make bench: each sets up what it needs on a fresh machine.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+
+.PHONY: demo test test-all check format bench clean
+
+demo: $(VENV)/.installed  ## impute the bundled sample of real cells and draw what happened
+	$(BIN)/scautoimpute demo --output demo
+
+test: $(VENV)/.installed-dev  ## the test suite, without the slow marks
+	$(BIN)/python -m pytest --quiet
+
+test-all: $(VENV)/.installed-dev  ## every test
+	$(BIN)/python -m pytest --quiet -m ""
+
+check: $(VENV)/.installed-dev  ## format, lint, types, house rules
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/python -m pytest --quiet tests/test_house.py
+
+format: $(VENV)/.installed-dev
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+bench: $(VENV)/.installed-bench  ## a short run of the recovery benchmark
+	$(BIN)/python benchmarks/recovery.py --seeds 1 --shares 0.1
+
+clean:
+	rm -rf $(VENV) demo dist .pytest_cache .ruff_cache .mypy_cache .hypothesis
+
+$(VENV)/bin/python:
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.installed: pyproject.toml constraints.txt | $(VENV)/bin/python
+	$(INSTALL) --editable .
+	touch $@
+
+$(VENV)/.installed-dev: $(VENV)/.installed
+	$(INSTALL) --editable ".[dev]"
+	touch $@
+
+$(VENV)/.installed-bench: $(VENV)/.installed-dev
+	$(INSTALL) --editable ".[dev,compare]"
+	touch $@

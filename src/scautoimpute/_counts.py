@@ -1,0 +1,108 @@
+"""Counts in, normalised values out: reading, checking and the arithmetic of pre-processing, without AnnData's slots.
+
+Matrices here are canonical `csr_array`s, cells × genes, except where one is read or put back into its container.
+"""
+
+import warnings
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from scipy import sparse
+
+from ._genes import FloatArray
+from .io.matrix import block_csr, counts_matrix, row_blocks, rows_per_block
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+
+_LARGEST_LOG = 30  # 2^30 and e^30 are above any count, so non-integers that all stay below are taken for logs
+
+
+def checked_counts(adata: "AnnData", layer: str | None) -> Any:
+    """Return finite non-negative values as a canonical ``csr_array`` of their own type; `adata` is not changed."""
+    x = _csr(counts_matrix(adata, layer))
+    if not x.has_canonical_format or not x.data.all():
+        x = x.copy()  # may share memory with `adata`
+        x.sum_duplicates()
+        x.eliminate_zeros()
+    _refuse_values(x)
+    return x
+
+
+def _refuse_values(x: Any) -> None:
+    size = f"{x.shape[0]} × {x.shape[1]}"
+    for bad, what in ((np.isnan(x.data), "NaN"), (np.isinf(x.data), "infinite"), (x.data < 0, "negative")):
+        n_bad = int(np.count_nonzero(bad))
+        if n_bad:
+            msg = f"{n_bad} of {size} values are {what}; counts are finite and not negative: correct or remove them"
+            raise ValueError(msg)
+    if x.nnz == 0:
+        msg = f"all of {size} values are zero; counts are needed: check the input, or pass layer= with counts"
+        raise ValueError(msg)
+
+
+def _csr(matrix: Any) -> Any:
+    """Return any accepted matrix as a ``csr_array`` in memory; a dense one goes block of rows by block."""
+    if hasattr(matrix, "to_memory"):
+        matrix = matrix.to_memory()
+    if sparse.issparse(matrix):
+        return block_csr(matrix)
+    blocks = [block_csr(matrix[rows]) for rows in row_blocks(matrix, rows_per_block(matrix.shape[1]))]
+    return sparse.vstack(blocks, format="csr") if blocks else sparse.csr_array(matrix.shape)
+
+
+def refuse_logs(x: Any, *, flagged: bool) -> None:
+    """Refuse values that are no counts but logs of them; whole numbers are never logs."""
+    if x.dtype.kind != "f" or np.array_equal(x.data, np.rint(x.data)):
+        return
+    largest = x.data.max()
+    if flagged or largest < _LARGEST_LOG:
+        why = 'uns["log1p"] is set' if flagged else f"the largest is {largest:.4g}"
+        msg = (
+            f"values are not whole numbers and look logged already ({why}); counts are needed: "
+            "pass layer= with counts, or give processed logs directly to AutoImpute"
+        )
+        raise ValueError(msg)
+
+
+def median_normalised(
+    x: Any, *, reference: bool, median: float | None = None
+) -> tuple[Any, FloatArray, dict[str, Any]]:
+    """Return values over size factors in float64, the size factor per cell, and what to record.
+
+    `median` is the total that a cell of size factor 1 has; by default the median over the cells with reads.
+    """
+    x = x.astype(np.float64)
+    total = np.asarray(x.sum(axis=1))
+    empty = total == 0
+    n_empty = int(np.count_nonzero(empty))
+    if n_empty:
+        _report_empty(n_empty, total.size, reference=reference)
+    median = float(np.median(total[~empty])) if median is None else median
+    size_factor = np.where(empty, 1.0, total / median)
+    x.data /= np.repeat(size_factor, np.diff(x.indptr))
+    return x, size_factor, {"median_total": median, "n_cells": int(total.size), "n_empty_cells": n_empty}
+
+
+def _report_empty(n_empty: int, n_cells: int, *, reference: bool) -> None:
+    found = f"{n_empty} of {n_cells} cells have no reads in the genes that were kept"
+    if reference:
+        msg = f"{found}, over which the R code fails; remove them, or use reference=False, which leaves them zero"
+        raise ValueError(msg)
+    warnings.warn(f"{found}; they stay zero and their size factor is 1; consider removing them", stacklevel=4)
+
+
+def log2_plus_one(x: Any) -> Any:
+    result = x.copy()
+    result.data = np.log2(x.data + 1)  # as R's log2(x + 1); log1p(x) / log(2) differs in the last bits
+    return result
+
+
+def in_container_of(matrix: Any, values: Any) -> Any:
+    """Return `values` (a ``csr_array``) in the container that `matrix` has: dense, or its sparse format and class."""
+    if not sparse.issparse(matrix):
+        return values.toarray()
+    is_matrix = isinstance(matrix, sparse.spmatrix)
+    if matrix.format == "csc":
+        return sparse.csc_matrix(values) if is_matrix else values.tocsc()
+    return sparse.csr_matrix(values) if is_matrix else values

@@ -1,0 +1,163 @@
+"""Which genes to model: the read filter and the dispersion ranking of AutoImpute's pre-processing.
+
+Matrices here are canonical `csr_array`s, cells × genes. The reference is `functions.R` of the original program
+(github.com/divyanshu-talwar/AutoImpute, commit b09485d), called "the R code" below.
+"""
+
+from typing import TYPE_CHECKING, Any, Literal, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+FloatArray = NDArray[np.float64]
+IntArray = NDArray[np.int64]
+Flavor = Literal["dispersion", "cv"]
+TopGenes = int | Literal["all"] | None
+
+_MAD_TO_SD = 1.4826  # R's mad(): the median absolute deviation of a normal sample times this is its sd
+_MEAN_AD_TO_SD = 1.253314  # sqrt(pi / 2), the same for the mean absolute deviation
+
+
+def genes_passing(x: Any, *, min_counts: float, min_cells: int, reference: bool) -> IntArray:
+    """Return the positions of the genes with at least `min_counts` reads in at least `min_cells` cells.
+
+    `reference=True` compares as the R code does: more than ``min_counts - 1`` reads in more than `min_cells` cells.
+    """
+    enough = x.data > min_counts - 1 if reference else x.data >= min_counts
+    n_cells = np.bincount(x.indices[enough], minlength=x.shape[1])
+    passing = np.flatnonzero(n_cells > min_cells if reference else n_cells >= min_cells)
+    if passing.size == 0:
+        asked = (
+            f"> {min_counts - 1} reads in > {min_cells}" if reference else f">= {min_counts} reads in >= {min_cells}"
+        )
+        msg = (
+            f"no gene of {x.shape[1]} has {asked} cells (largest count {x.data.max(initial=0):g}; at best "
+            f"{n_cells.max(initial=0)} of {x.shape[0]} cells have enough reads); lower min_counts or min_cells"
+        )
+        raise ValueError(msg)
+    return passing.astype(np.int64)
+
+
+def top_genes(x: Any, *, n_top_genes: TopGenes, flavor: Flavor, reference: bool) -> IntArray:
+    """Return the positions of the `n_top_genes` most variable genes of normalised values.
+
+    In gene order; with `reference=True` in rank order, ties in gene order and NaN scores last. All genes when there
+    are no more than asked.
+    """
+    _check_choice(n_top_genes, flavor)
+    n_genes: int = x.shape[1]
+    n_top = n_genes if n_top_genes in {None, "all"} else min(int(n_top_genes), n_genes)
+    if n_top == n_genes and not reference:
+        return np.arange(n_genes, dtype=np.int64)
+    score = gene_scores(x, flavor=flavor, reference=reference)
+    ranked = np.argsort(-score, kind="stable")[:n_top].astype(np.int64)
+    return ranked if reference else np.sort(ranked)
+
+
+def _check_choice(n_top_genes: TopGenes, flavor: Flavor) -> None:
+    if flavor not in get_args(Flavor):
+        msg = f'flavor is {flavor!r}; allowed are "dispersion" and "cv"'
+        raise ValueError(msg)
+    whole = isinstance(n_top_genes, int | np.integer) and not isinstance(n_top_genes, bool) and n_top_genes > 0
+    if not (whole or n_top_genes is None or n_top_genes == "all"):
+        msg = f'n_top_genes is {n_top_genes!r}; give a whole number above 0, or "all" (or None) to keep every gene'
+        raise ValueError(msg)
+
+
+def gene_scores(x: Any, *, flavor: Flavor, reference: bool) -> FloatArray:
+    """Score the variability of each gene by its normalised dispersion, or its coefficient of variation.
+
+    Genes without any reads score NaN, which ranks last.
+    """
+    mean, variance = _mean_variance(x)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        if flavor == "cv":
+            return np.sqrt(variance) / mean
+        dispersion = variance / mean
+    if reference:
+        return _reference_scores(mean, dispersion)
+    score = np.full(mean.size, np.nan)
+    seen = mean > 0
+    score[seen] = _signed_scores(mean[seen], dispersion[seen])
+    return score
+
+
+def _mean_variance(x: Any) -> tuple[FloatArray, FloatArray]:
+    """Return mean and variance (n - 1) of each gene over all cells, zeros included; two passes against rounding."""
+    n_cells, n_genes = x.shape
+    if n_cells < 2:
+        msg = f"{n_cells} cell found; the variance of a gene needs at least 2 cells; give more cells"
+        raise ValueError(msg)
+    mean = np.bincount(x.indices, weights=x.data, minlength=n_genes) / n_cells
+    squares = np.bincount(x.indices, weights=(x.data - mean[x.indices]) ** 2, minlength=n_genes)
+    n_zeros = n_cells - np.bincount(x.indices, minlength=n_genes)
+    return mean, (squares + n_zeros * mean**2) / (n_cells - 1)
+
+
+def _reference_scores(mean: FloatArray, dispersion: FloatArray) -> FloatArray:
+    """Return the R code's ``abs(dispersion - bin median) / bin MAD``; a MAD of 0 gives Inf or NaN, as there."""
+    breaks = _mean_breaks(mean)
+    if np.unique(breaks).size < breaks.size:
+        msg = (
+            f"the mean bins of {mean.size} genes are not distinct (R: 'breaks' are not unique); "
+            "use reference=False, which merges equal bins, or give more genes"
+        )
+        raise ValueError(msg)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        centre, mad, _ = _bin_statistics(dispersion, np.searchsorted(breaks, mean))
+        score: FloatArray = np.abs(dispersion - centre) / mad
+    return score
+
+
+def _signed_scores(mean: FloatArray, dispersion: FloatArray) -> FloatArray:
+    """Return (dispersion - bin median) / bin MAD over merged bins.
+
+    Where half of a bin or more has the same dispersion (MAD 0) the mean absolute deviation stands in for it (the
+    modified z-score of Iglewicz & Hoaglin, 1993); where all of it has (one-gene bins too) the score is 0.
+    """
+    centre, mad, mean_ad = _bin_statistics(dispersion, np.searchsorted(np.unique(_mean_breaks(mean)), mean))
+    scale = np.where(mad > 0, mad, mean_ad)
+    deviation = dispersion - centre
+    return np.divide(deviation, scale, out=np.zeros_like(deviation), where=scale > 0)
+
+
+def _bin_statistics(dispersion: FloatArray, bins: NDArray[np.intp]) -> tuple[FloatArray, FloatArray, FloatArray]:
+    """Return median, scaled median and scaled mean absolute deviation of the dispersions in each gene's bin."""
+    centre, mad, mean_ad = (np.empty_like(dispersion) for _ in range(3))
+    for one in np.unique(bins):
+        inside = bins == one
+        centre[inside] = np.median(dispersion[inside])
+        deviation = np.abs(dispersion[inside] - centre[inside])
+        mad[inside] = _MAD_TO_SD * np.median(deviation)
+        mean_ad[inside] = _MEAN_AD_TO_SD * deviation.mean()
+    return centre, mad, mean_ad
+
+
+def _mean_breaks(mean: FloatArray) -> FloatArray:
+    """Return the R code's bin edges ``quantile(mean, seq(0.1, 1, 0.05))``: type 7, in R's order of operations.
+
+    Bins are open below and closed above: the first holds 10 % of the genes, each other 5 %.
+    """
+    ordered = np.sort(mean)
+    index = 1 + (mean.size - 1) * np.minimum(0.1 + 0.05 * np.arange(19), 1.0)
+    below = np.floor(index)
+    low, high = ordered[below.astype(int) - 1], ordered[np.ceil(index).astype(int) - 1]
+    part = index - below
+    breaks: FloatArray = np.where(low == high, low, (1 - part) * low + part * high)
+    return breaks
+
+
+def positions_of_genes(wanted: list[str], names: "pd.Index[str]") -> IntArray:
+    """Return where each gene of a trained model stands among `names`; a missing one is refused."""
+    position: IntArray = names.get_indexer(wanted)
+    absent = [gene for gene, p in zip(wanted, position, strict=True) if p < 0]
+    if absent:
+        msg = (
+            f"{len(absent)} of the model's {len(wanted)} genes are not in the data (e.g. {absent[0]!r}): give data with "
+            "the genes that the model was trained on, or train a model on these data"
+        )
+        raise ValueError(msg)
+    return position

@@ -1,0 +1,18 @@
+"""Files in, files out, and everything that knows dense from sparse from backed."""
+
+from .checks import looks_transposed, refuse_transposed
+from .matrix import as_observed, counts_matrix, is_integer_counts, row_blocks
+from .read import read
+from .write import check_writable, write
+
+__all__ = [
+    "as_observed",
+    "check_writable",
+    "counts_matrix",
+    "is_integer_counts",
+    "looks_transposed",
+    "read",
+    "refuse_transposed",
+    "row_blocks",
+    "write",
+]

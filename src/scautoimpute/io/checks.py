@@ -1,0 +1,100 @@
+"""What a path, a file's contents and the orientation of a matrix must be."""
+
+import re
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+
+__all__ = ["looks_transposed", "one_line", "recognised_suffix", "refuse_transposed"]
+
+_ENSEMBL_GENE = re.compile(r"^ENS[A-Z]{0,4}G\d{6,}")
+_BARCODE = re.compile(r"^[ACGT]{10,}(-\d+)?$")
+# Genes that nearly every data set of a mammal holds, whichever genes were selected.
+_WELL_KNOWN_GENE = re.compile(
+    r"^(MT-(ND\dL?|CO\d|CYB|ATP\d|RNR\d)|RP[LS]P?\d+[AXYL]?\d*|ACTB|ACTG1|GAPDH|MALAT1|B2M|TMSB4X|TMSB10|EEF1A1|"
+    r"EEF2|FTH1|FTL1?|TPT1|UBC|HSP90AB1|HSP90AA1|HSPA8|TUBA1B|TUBB|VIM|CD74|NEAT1|XIST|H3F3B|LDHA|ENO1|PKM|TPI1|"
+    r"ACTA2|COX[4-8][A-C]\d*|NDUF[ABCSV]\d+)$",
+    re.IGNORECASE,
+)
+_NAMES_LOOKED_AT = 100_000  # no genome has more genes; millions of cell names need not all be read
+
+
+def recognised_suffix(path: Path, allowed: Sequence[str]) -> str:
+    """Return the entry of `allowed` that `path` ends in, or raise a ``ValueError`` that lists them."""
+    name = path.name.lower()
+    for suffix in sorted(allowed, key=len, reverse=True):
+        if name.endswith(suffix) and name != suffix:
+            return suffix
+    found = f"suffix {path.suffix!r}" if path.suffix else "no suffix"
+    msg = f"{path} has {found}; allowed are {', '.join(allowed)}: rename or convert it"
+    raise ValueError(msg)
+
+
+def one_line(error: BaseException, *, limit: int = 300) -> str:
+    """Return what an error and its notes say as a single line of at most `limit` characters."""
+    text = " ".join(" ".join([str(error), *getattr(error, "__notes__", [])]).split())
+    return (text or type(error).__name__)[:limit]
+
+
+def looks_transposed(adata: "AnnData") -> str | None:
+    """Say why an object looks like genes × cells, or return None if nothing speaks for it.
+
+    Decided by names: Ensembl gene ids or well-known gene symbols among the obs names, cell barcodes among the var
+    names. The shape is only a supporting witness: it never decides without a gene name.
+
+    Parameters
+    ----------
+    adata
+        The object to look at; only its names and shape are read.
+
+    Examples
+    --------
+    >>> import numpy as np, pandas as pd
+    >>> from anndata import AnnData
+    >>> genes, cells = pd.DataFrame(index=["ENSG00000075624", "ENSG00000111640"]), pd.DataFrame(index=["c1", "c2"])
+    >>> looks_transposed(AnnData(np.ones((2, 2)), obs=cells, var=genes)) is None
+    True
+    >>> looks_transposed(AnnData(np.ones((2, 2)), obs=genes, var=cells))
+    "obs names such as 'ENSG00000075624' are genes"
+    """
+    obs, var = _some_names(adata.obs_names), _some_names(adata.var_names)
+    gene = _gene_among(obs, other=var, is_tall=adata.n_obs > 5 * adata.n_vars)
+    if gene is not None:
+        return f"obs names such as {gene!r} are genes"
+    barcodes = _matches(_BARCODE, var)
+    if 2 * len(barcodes) > len(var) and not _matches(_BARCODE, obs):
+        return f"var names such as {barcodes[0]!r} are cell barcodes"
+    return None
+
+
+def refuse_transposed(adata: "AnnData") -> None:
+    """Raise a ``ValueError`` with the way to fix it if `adata` looks like genes × cells."""
+    reason = looks_transposed(adata)
+    if reason is not None:
+        msg = (
+            f"the {adata.n_obs} × {adata.n_vars} matrix looks like genes × cells ({reason}); cells × genes is needed: "
+            f"pass adata.T, or --transpose on the command line"
+        )
+        raise ValueError(msg)
+
+
+def _some_names(names: Any) -> list[str]:
+    step = -(-len(names) // _NAMES_LOOKED_AT) or 1
+    return [str(name) for name in names[::step]]
+
+
+def _matches(pattern: re.Pattern[str], names: Iterable[str]) -> list[str]:
+    return [name for name in names if pattern.match(name)]
+
+
+def _gene_among(names: list[str], *, other: list[str], is_tall: bool) -> str | None:
+    """Return one of `names` that shows them to be genes and `other` not to be, else None."""
+    ensembl = _matches(_ENSEMBL_GENE, names)
+    if 2 * len(ensembl) > len(names) and not _matches(_ENSEMBL_GENE, other):
+        return ensembl[0]
+    known, known_in_other = _matches(_WELL_KNOWN_GENE, names), _matches(_WELL_KNOWN_GENE, other)
+    enough = 1 if is_tall else 3
+    return known[0] if len(known) >= enough and not known_in_other else None

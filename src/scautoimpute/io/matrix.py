@@ -1,0 +1,212 @@
+"""Everything that knows dense from sparse from backed."""
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from scipy import sparse
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from anndata import AnnData
+    from numpy.typing import DTypeLike, NDArray
+
+__all__ = ["as_observed", "block_csr", "counts_matrix", "is_integer_counts", "row_blocks", "rows_per_block"]
+
+_VALUES_PER_BLOCK = 4_000_000  # 32 MB of float64
+_LARGEST_COUNT = 2**53  # float64 holds no odd number above
+
+
+def counts_matrix(adata: "AnnData", layer: str | None = None) -> Any:
+    """Return ``adata.X``, or ``adata.layers[layer]``, as it is stored: dense, sparse or backed.
+
+    Raises
+    ------
+    ValueError
+        If there is no such layer (the message lists those that exist), or no `X`.
+    """
+    if layer is None:
+        if adata.X is None:
+            msg = f"the object has no X; {_layers_in_words(adata)}: name the one that holds the counts with layer="
+            raise ValueError(msg)
+        return adata.X
+    if layer not in adata.layers:
+        msg = f"there is no layer {layer!r}; {_layers_in_words(adata)}: give one of them, or none for X"
+        raise ValueError(msg)
+    return adata.layers[layer]
+
+
+def as_observed(
+    data: Any, *, layer: str | None = None, dtype: "DTypeLike | None" = None
+) -> tuple[Any, "pd.Index[str] | None", "pd.Index[str] | None"]:
+    """Return the observed entries of a cells × genes matrix, and the names of its cells and genes.
+
+    Zeros, stored or not, and NaN count as missing: only positive entries are observed (eq. 8).
+
+    Parameters
+    ----------
+    data
+        AnnData, DataFrame, array or scipy sparse matrix of any format; it is not changed.
+    layer
+        With AnnData, the layer to take instead of `X`.
+    dtype
+        Floating type of the values; float32 by default.
+
+    Returns
+    -------
+    A canonical ``csr_array`` (sorted indices, no duplicates, no stored zeros), the cell names and the gene names;
+    the names are None for matrices that have none.
+
+    Raises
+    ------
+    ValueError
+        If the matrix is not two-dimensional, empty, not numeric, or holds negative or infinite entries.
+    TypeError
+        If `data` is none of the accepted kinds.
+
+    Notes
+    -----
+    Time and memory grow with the number of observed entries plus one block of rows of a dense or backed matrix.
+
+    Examples
+    --------
+    >>> matrix, cells, genes = as_observed(np.array([[0.0, 2.0], [np.nan, 1.0]]))
+    >>> matrix.nnz, cells, genes
+    (2, None, None)
+    """
+    matrix, obs_names, var_names = _matrix_and_names(data, layer=layer)
+    _refuse_shape(matrix)
+    observed = _to_csr(matrix)
+    observed.data[np.isnan(observed.data)] = 0
+    _refuse_values(observed.data)
+    with np.errstate(over="ignore"):
+        observed = observed.astype(np.float32 if dtype is None else dtype)
+    _refuse_infinite(observed.data)
+    observed.eliminate_zeros()
+    return observed, obs_names, var_names
+
+
+def row_blocks(matrix: Any, size: int) -> Iterator[slice]:
+    """Yield slices of `size` consecutive rows (fewer in the last) that cover `matrix`.
+
+    Examples
+    --------
+    >>> list(row_blocks(np.zeros((5, 2)), 3))
+    [slice(0, 3, None), slice(3, 5, None)]
+    """
+    if size < 1:
+        msg = f"a block of {size} rows was asked for; at least 1 is needed"
+        raise ValueError(msg)
+    n_rows = matrix.shape[0]
+    return (slice(start, min(start + size, n_rows)) for start in range(0, n_rows, size))
+
+
+def rows_per_block(n_columns: int) -> int:
+    """Return how many rows of `n_columns` values make a dense block of about 32 MB of float64."""
+    return max(1, _VALUES_PER_BLOCK // max(1, n_columns))
+
+
+def block_csr(block: Any) -> Any:
+    """Return rows that were read from a dense, sparse or backed matrix as a ``csr_array`` of numbers."""
+    if not sparse.issparse(block):
+        block = np.asarray(block)
+    if block.dtype.kind not in "biuf":
+        msg = f"found values of type {block.dtype}; a matrix of numbers is needed: convert it, or drop that column"
+        raise ValueError(msg)
+    return sparse.csr_array(block.astype(np.float32) if block.dtype == np.float16 else block)
+
+
+def is_integer_counts(matrix: Any) -> bool:
+    """Return whether every value is a whole number and none is negative, reading a block of rows at a time.
+
+    Examples
+    --------
+    >>> is_integer_counts(np.array([[0.0, 2.0]])), is_integer_counts(np.array([[0.0, 2.5]]))
+    (True, False)
+    """
+    return all(_are_counts(values) for values in _stored_values(matrix))
+
+
+def _are_counts(values: "NDArray[Any]") -> bool:
+    return bool(np.all((values >= 0) & (values <= _LARGEST_COUNT) & (values == np.floor(values))))
+
+
+def _layers_in_words(adata: "AnnData") -> str:
+    return f"its layers are {', '.join(map(repr, adata.layers))}" if len(adata.layers) else "it has no layers"
+
+
+def _matrix_and_names(data: Any, *, layer: str | None) -> tuple[Any, Any, Any]:
+    import pandas as pd
+    from anndata import AnnData
+
+    if isinstance(data, AnnData):
+        return counts_matrix(data, layer), data.obs_names, data.var_names
+    if layer is not None:
+        msg = f"layer={layer!r} was given with a {type(data).__name__}; only AnnData has layers: leave it out"
+        raise ValueError(msg)
+    if isinstance(data, pd.DataFrame):
+        return data.to_numpy(), data.index, data.columns
+    if not (isinstance(data, np.ndarray) or sparse.issparse(data)):
+        msg = f"found a {type(data).__name__}; allowed are AnnData, DataFrame, ndarray and scipy sparse matrices"
+        raise TypeError(msg)
+    return data, None, None
+
+
+def _refuse_shape(matrix: Any) -> None:
+    shape = tuple(matrix.shape)
+    if len(shape) != 2:
+        msg = f"found {len(shape)} dimension{'s' * (len(shape) != 1)}, shape {shape}; cells × genes is needed: reshape"
+        raise ValueError(msg)
+    if 0 in shape:
+        msg = f"found an empty matrix, {shape[0]} cells × {shape[1]} genes; at least one of each is needed"
+        raise ValueError(msg)
+
+
+def _to_csr(matrix: Any) -> Any:
+    """Return a new ``csr_array`` that shares no memory with `matrix` and holds floats without duplicate entries."""
+    if sparse.issparse(matrix):
+        merged = _floating(block_csr(matrix)).copy()
+    elif hasattr(matrix, "to_memory"):  # backed sparse
+        merged = _floating(block_csr(matrix.to_memory()))
+    else:
+        blocks = row_blocks(matrix, rows_per_block(matrix.shape[1]))
+        merged = sparse.vstack([_floating(block_csr(matrix[rows])) for rows in blocks], format="csr")
+    merged.sum_duplicates()
+    return merged
+
+
+def _floating(matrix: Any) -> Any:
+    return matrix if matrix.dtype.kind == "f" else matrix.astype(np.float64)
+
+
+def _refuse_values(values: "NDArray[np.floating[Any]]") -> None:
+    _refuse_infinite(values)
+    n_negative = int(np.count_nonzero(values < 0))
+    if n_negative:
+        msg = (
+            f"found {n_negative} negative {'entry' if n_negative == 1 else 'entries'} (min {values.min():.4g}): "
+            f"the masked objective takes log2(normalised + 1), which is never negative; give unscaled data"
+        )
+        raise ValueError(msg)
+
+
+def _refuse_infinite(values: "NDArray[np.floating[Any]]") -> None:
+    n_infinite = int(np.count_nonzero(np.isinf(values)))
+    if n_infinite:
+        entries = "entry" if n_infinite == 1 else "entries"
+        msg = (
+            f"found {n_infinite} infinite {entries}; finite values are needed: set them to NaN (missing) or remove them"
+        )
+        raise ValueError(msg)
+
+
+def _stored_values(matrix: Any) -> Iterator["NDArray[Any]"]:
+    """Yield the values of a matrix in pieces; zeros that a sparse matrix does not store are left out."""
+    if sparse.issparse(matrix):
+        data = matrix.data if matrix.format in {"csr", "csc", "coo", "bsr"} else matrix.tocsr().data
+        for piece in row_blocks(data, _VALUES_PER_BLOCK):
+            yield data[piece]
+        return
+    for rows in row_blocks(matrix, rows_per_block(matrix.shape[1])):
+        block = matrix[rows]
+        yield block.data if sparse.issparse(block) else np.asarray(block)

@@ -1,0 +1,1 @@
+"""Everything that knows torch: the base, the networks, their objectives, optimisers and training, the mixture."""

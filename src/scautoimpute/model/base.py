@@ -1,0 +1,164 @@
+"""The base: what the data say of an entry without any network, by empirical Bayes.
+
+An observed entry is modelled as gene effect + cell effect + noise. Each effect is shrunk towards what the
+number of observed entries of that gene (or cell) predicts, by as much as the data themselves warrant:
+the variance between genes and the noise within them are estimated by the method of moments.
+
+Shape legend: N cells, G genes, Z stored (observed) entries.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import sparse
+
+__all__ = ["CellPrior", "TwoWayBase", "fit_base"]
+
+Floats = NDArray[np.float64]
+N_SWEEPS = 8
+K_GENE_START, K_CELL_START = 1.0, 5.0  # pseudo-observations behind a prior mean, before the data are asked
+MIN_VARIANCE_SHARE = 1e-3  # between-group variance never below this share of the noise: shrinkage stays finite
+PRIOR_RIDGE = 1e-3
+
+
+@dataclass(frozen=True)
+class CellPrior:
+    """Effect expected of a cell from how many genes it shows: intercept + slope · standardised log count."""
+
+    intercept: float
+    slope: float
+    location: float
+    spread: float
+
+    def __call__(self, n_observed: Floats) -> Floats:
+        """Prior mean of the effect for groups with `n_observed` entries, same shape."""
+        return self.intercept + self.slope * (np.log(n_observed + 1) - self.location) / self.spread
+
+
+@dataclass(frozen=True)
+class TwoWayBase:
+    """Fitted gene + cell effects.
+
+    Attributes
+    ----------
+    gene_G
+        Expected log2 expression of each gene, given that it was detected, in an average cell.
+    cell_prior
+        Prior mean of a cell's effect.
+    k_cell
+        Pseudo-observations behind `cell_prior`; large means that cells hardly differ.
+    noise_sd
+        Standard deviation of an observed entry around gene + cell effect.
+    """
+
+    gene_G: Floats
+    cell_prior: CellPrior
+    k_cell: float
+    noise_sd: float
+
+    def cell_effects(self, x: sparse.csr_array) -> Floats:
+        """Posterior mean effect of each cell of `x` (N × G, observed entries stored), also of cells never seen."""
+        count_N = np.diff(x.indptr).astype(np.float64)
+        sum_N = _row_sums(x, x.data - self.gene_G[x.indices])
+        prior_N = self.cell_prior(count_N)
+        effects: Floats = prior_N + (sum_N - count_N * prior_N) / (count_N + self.k_cell)
+        return effects
+
+    def predict(self, x: sparse.csr_array) -> Floats:
+        """Dense N × G expectation for the cells of `x`."""
+        return self.gene_G[None, :] + self.cell_effects(x)[:, None]
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain numbers, without the gene vector (a tensor on disk)."""
+        prior = self.cell_prior
+        values = [prior.intercept, prior.slope, prior.location, prior.spread]
+        return {"cell_prior": [float(v) for v in values], "k_cell": self.k_cell, "noise_sd": self.noise_sd}
+
+    @classmethod
+    def from_json(cls, gene_G: Floats, values: dict[str, Any]) -> "TwoWayBase":
+        """Inverse of `to_json`."""
+        return cls(gene_G, CellPrior(*values["cell_prior"]), values["k_cell"], values["noise_sd"])
+
+
+def fit_base(x: sparse.csr_array) -> TwoWayBase:
+    """Fit gene and cell effects to the stored entries of `x`.
+
+    Parameters
+    ----------
+    x
+        N × G; stored entries are observed, everything else is missing and never looked at.
+
+    Notes
+    -----
+    `N_SWEEPS` alternating sweeps over Z entries: O(N_SWEEPS · Z) time, O(Z) memory.
+    """
+    n_cells, n_genes = x.shape
+    rows_Z = np.repeat(np.arange(n_cells), np.diff(x.indptr))
+    values_Z = x.data.astype(np.float64)
+    grand_mean = float(values_Z.mean())
+    cells, genes = _Effects(rows_Z, n_cells, K_CELL_START), _Effects(x.indices, n_genes, K_GENE_START)
+    degrees = max(1.0, len(values_Z) - 0.5 * (n_cells + n_genes))
+    noise_variance = 0.0
+    for _ in range(N_SWEEPS):
+        genes.update(values_Z - grand_mean - cells.spread_over_entries())
+        cells.update(values_Z - grand_mean - genes.spread_over_entries())
+        residual_Z = values_Z - grand_mean - genes.spread_over_entries() - cells.spread_over_entries()
+        noise_variance = max(float(residual_Z @ residual_Z) / degrees, 1e-12)
+        genes.reshrink(noise_variance)
+        cells.reshrink(noise_variance)
+    return TwoWayBase(grand_mean + genes.effect, cells.prior, float(cells.k), float(np.sqrt(noise_variance)))
+
+
+class _Effects:
+    """One side of the two-way model: a shrunken effect per group (gene or cell)."""
+
+    def __init__(self, group_of_entry: NDArray[Any], n_groups: int, k: float) -> None:
+        self.group_of_entry = group_of_entry
+        self.count = np.bincount(group_of_entry, minlength=n_groups).astype(np.float64)
+        self.k = k
+        log_count = np.log(self.count + 1)
+        self.location, self.spread = float(log_count.mean()), float(log_count.std()) or 1.0
+        self.prior = CellPrior(0.0, 0.0, self.location, self.spread)
+        self.raw = np.zeros(n_groups)
+        self.effect = np.zeros(n_groups)
+
+    def spread_over_entries(self) -> Floats:
+        spread: Floats = self.effect[self.group_of_entry]
+        return spread
+
+    def update(self, residual_Z: Floats) -> None:
+        """Posterior mean effects given what the other side leaves unexplained."""
+        total = np.bincount(self.group_of_entry, residual_Z, minlength=len(self.count))
+        self.raw = np.divide(total, self.count, out=np.zeros_like(total), where=self.count > 0)
+        self.prior = self._fit_prior()
+        prior_mean = self.prior(self.count)
+        self.effect = prior_mean + self.count / (self.count + self.k) * (self.raw - prior_mean)
+
+    def _fit_prior(self) -> CellPrior:
+        """Weighted ridge regression of the raw effects on the standardised log count, centred over entries."""
+        z = (np.log(self.count + 1) - self.location) / self.spread
+        weight = self.count / (self.count + self.k)
+        total = weight.sum()
+        z_mean, raw_mean = (weight @ z) / total, (weight @ self.raw) / total
+        slope = (weight * (z - z_mean)) @ self.raw / ((weight * (z - z_mean)) @ z + PRIOR_RIDGE * total)
+        intercept = raw_mean - slope * z_mean
+        intercept -= self.count @ (intercept + slope * z) / self.count.sum()
+        return CellPrior(float(intercept), float(slope), self.location, self.spread)
+
+    def reshrink(self, noise_variance: float) -> None:
+        """Set k = noise / between-group variance, by moments over groups with two entries or more."""
+        floor = MIN_VARIANCE_SHARE * noise_variance
+        known = self.count >= 2
+        between = floor
+        if known.any():
+            count = self.count[known]
+            deviation = self.raw[known] - self.prior(count)
+            between = max(floor, float((count @ deviation**2 - noise_variance * known.sum()) / count.sum()))
+        self.k = noise_variance / between
+
+
+def _row_sums(x: sparse.csr_array, values_Z: Floats) -> Floats:
+    rows_Z = np.repeat(np.arange(x.shape[0]), np.diff(x.indptr))
+    return np.asarray(np.bincount(rows_Z, values_Z, minlength=x.shape[0]), dtype=np.float64)

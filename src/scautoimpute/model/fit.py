@@ -1,0 +1,96 @@
+"""From observed entries and settings to a model, its history and its held-out scores."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from scipy import sparse
+
+from ..metrics.recovery import gene_cell_bias, gene_mean, hide_entries, recovery_scores
+from ..progress import progress_bar
+from .masked import VARIANTS, HeldOutPrediction, MaskedModel, fit_masked
+from .paper import PaperModel, fit_paper
+from .settings import Settings
+from .training import TrainingRecord
+
+__all__ = ["Outcome", "fit_model"]
+
+HISTORY_COLUMNS = ["network", "fold", "epoch", "loss", "held_out_rmse"]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What training gives."""
+
+    model: MaskedModel | PaperModel
+    history: pd.DataFrame
+    held_out: dict[str, Any] | None
+    converged: bool
+
+
+def fit_model(x: sparse.csr_array, settings: Settings, rng: np.random.Generator, device: torch.device) -> Outcome:
+    """Train as `settings` say; `x` is cells × genes with the observed entries stored."""
+    if settings.preset == "paper":
+        return _fit_paper(x, settings, rng, device)
+    return _fit_default(x, settings, rng, device)
+
+
+def _fit_default(x: sparse.csr_array, settings: Settings, rng: np.random.Generator, device: torch.device) -> Outcome:
+    records: dict[tuple[str, int], TrainingRecord] = {}
+    n_networks = settings.n_folds * len(VARIANTS)
+    with progress_bar(n_networks * settings.max_epochs, "training (at most)", "epoch") as bar:
+
+        def on_epoch(network: str, fold: int, record: TrainingRecord) -> None:
+            records[network, fold] = record
+            bar.update()
+
+        def on_end(record: TrainingRecord) -> None:
+            bar.update(settings.max_epochs - len(record.epochs))
+
+        model, prediction = fit_masked(x, settings, rng, device, on_epoch, on_end)
+    rows = [
+        {"network": network, "fold": fold} | epoch
+        for (network, fold), r in sorted(records.items())
+        for epoch in r.epochs
+    ]
+    converged = all(record.converged for record in records.values())
+    return Outcome(model, pd.DataFrame(rows, columns=HISTORY_COLUMNS), _scores(prediction), converged)
+
+
+def _scores(prediction: HeldOutPrediction) -> dict[str, Any]:
+    floors: dict[str, list[Any]] = {"gene_mean": [], "gene_cell_bias": []}
+    for visible, held_out in zip(prediction.visible, prediction.scoring, strict=True):
+        floors["gene_mean"].append(gene_mean(visible)[held_out.columns])
+        gene, cell = gene_cell_bias(visible)
+        floors["gene_cell_bias"].append(gene[held_out.columns] + cell[held_out.rows])
+    truth = prediction.truth_V
+    scores = {"model": recovery_scores(truth, np.maximum(prediction.model_V, 0))}
+    scores |= {name: recovery_scores(truth, np.concatenate(parts)) for name, parts in floors.items()}
+    return {"n": len(truth), **scores, "base": recovery_scores(truth, prediction.base_V)}
+
+
+def _fit_paper(x: sparse.csr_array, settings: Settings, rng: np.random.Generator, device: torch.device) -> Outcome:
+    hidden = hide_entries(x, share=settings.held_out_share, random_state=rng) if settings.held_out_share else None
+    rows: list[tuple[str, int, int, float, float]] = []
+    stopped = False
+    with progress_bar(settings.max_epochs, "training (at most)", "step") as bar:
+
+        def on_step(loss_per_cell: float, converged: bool) -> None:
+            nonlocal stopped
+            stopped = converged
+            rows.append(("paper", 0, len(rows) + 1, loss_per_cell, float("nan")))
+            bar.update()
+
+        model = fit_paper(hidden.visible if hidden else x, settings, rng, device, on_step)
+    scores = None
+    if hidden is not None:
+        gene, cell = gene_cell_bias(hidden.visible)
+        predictions = {
+            "model": np.maximum(model.predict(hidden.visible)[hidden.rows, hidden.cols], 0),
+            "gene_mean": gene_mean(hidden.visible)[hidden.cols],
+            "gene_cell_bias": gene[hidden.cols] + cell[hidden.rows],
+        }
+        scores = {"n": len(hidden.truth)} | {k: recovery_scores(hidden.truth, p) for k, p in predictions.items()}
+    return Outcome(model, pd.DataFrame(rows, columns=HISTORY_COLUMNS), scores, stopped)

@@ -1,0 +1,270 @@
+"""The default recipe of the masked objective, in its four steps: hold out → base → networks → mixture.
+
+Shape legend: N cells, G genes, V held-out entries, K experts (network variants).
+"""
+
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy import sparse
+from torch import Tensor
+
+from .base import TwoWayBase, fit_base
+from .inputs import Encoding
+from .mixture import mixture_weights
+from .network import Activation, Autoencoder, initialise_small
+from .settings import Settings
+from .training import FoldData, HeldOut, TrainingPlan, TrainingRecord, train_network
+
+__all__ = ["VARIANTS", "Fold", "MaskedModel", "Variant", "fit_masked"]
+
+N_SIDE = 2
+OnEpoch = Callable[[str, int, TrainingRecord], None]
+OnEnd = Callable[[TrainingRecord], None]
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One expert's network.
+
+    The plain sigmoid starts at ½ in every unit, which the decoder turns into a gene effect: good where genes are
+    well observed, a source of noise where they are not. The centred one without decoder bias cannot do that.
+    Both are trained; held-out entries decide.
+    """
+
+    name: str
+    activation: Activation
+    decoder_bias: bool
+    encoder_sd: float
+    relative_rate: float
+
+    def build(self, n_genes: int, hidden: tuple[int, ...]) -> Autoencoder:
+        """Network with uninitialised weights: residuals and mask in, correction to the base out."""
+        return Autoencoder(
+            2 * n_genes, n_genes, hidden, activation=self.activation, decoder_bias=self.decoder_bias, n_side=N_SIDE
+        )
+
+    def start(self, data: FoldData, settings: Settings, seed: int) -> tuple[Autoencoder, torch.Generator]:
+        """Initialised network on the device of `data`, and the generator that training goes on with."""
+        device = data.visible_NG.device
+        generator = torch.Generator(device).manual_seed(seed)
+        net = self.build(data.visible_NG.shape[1], settings.hidden).to(device)
+        initialise_small(net, generator, encoder_sd=self.encoder_sd)
+        return net, generator
+
+
+VARIANTS = (
+    Variant("sigmoid", "sigmoid", decoder_bias=True, encoder_sd=0.0315, relative_rate=1.0),
+    Variant("centred", "centred_sigmoid", decoder_bias=False, encoder_sd=0.063, relative_rate=2 / 3),
+)
+
+
+@dataclass(frozen=True)
+class Fold:
+    """What was learned with one share of the entries hidden."""
+
+    encoding: Encoding
+    networks: tuple[Autoencoder, ...]
+
+    def corrections(self, x_BG: Tensor, observed_BG: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """The fold's base and each network's correction to it, all B × G."""
+        encoded = self.encoding.encode(x_BG, observed_BG, observed_BG)
+        return encoded.base_BG, [net(encoded.input_BI, encoded.side_BS) for net in self.networks]
+
+
+@dataclass
+class MaskedModel:
+    """A fitted recipe: the base of all entries, the folds' networks, and what each network is worth."""
+
+    base: TwoWayBase
+    folds: tuple[Fold, ...]
+    weights_K: NDArray[np.float64]
+
+    @torch.no_grad()
+    def predict(self, x: sparse.csr_array) -> NDArray[np.float32]:
+        """Expected log2 expression given detection, N × G; `x` stores the observed entries, of any cells."""
+        total_BG = torch.as_tensor(self.base.predict(x), dtype=torch.float32, device=self._device)
+        x_BG = self._dense(x)
+        observed_BG = (x_BG > 0).float()
+        for fold in self.folds if self.weights_K.any() else ():
+            _, corrections = fold.corrections(x_BG, observed_BG)
+            for weight, correction_BG in zip(self.weights_K, corrections, strict=True):
+                total_BG += float(weight) / len(self.folds) * correction_BG
+        prediction: NDArray[np.float32] = total_BG.cpu().numpy()
+        return prediction
+
+    @torch.no_grad()
+    def embed(self, x: sparse.csr_array) -> NDArray[np.float32]:
+        """Hidden layer of the first fold's most trusted network, N × H."""
+        x_BG = self._dense(x)
+        fold, observed_BG = self.folds[0], (x_BG > 0).float()
+        encoded = fold.encoding.encode(x_BG, observed_BG, observed_BG)
+        embedding: NDArray[np.float32] = (
+            fold.networks[int(self.weights_K.argmax())].embed(encoded.input_BI).cpu().numpy()
+        )
+        return embedding
+
+    def _dense(self, x: sparse.csr_array) -> Tensor:
+        return torch.as_tensor(x.toarray(), dtype=torch.float32, device=self._device)
+
+    @property
+    def _device(self) -> torch.device:
+        return self.folds[0].encoding.gene_G.device
+
+    def to(self, device: torch.device) -> "MaskedModel":
+        """Same model on `device`."""
+        folds = tuple(Fold(f.encoding.to(device), tuple(net.to(device) for net in f.networks)) for f in self.folds)
+        return replace(self, folds=folds)
+
+
+@dataclass(frozen=True)
+class HeldOutPrediction:
+    """Truth and prediction at entries that took no part in training, stopping or weighting."""
+
+    truth_V: NDArray[np.float64]
+    model_V: NDArray[np.float64]
+    base_V: NDArray[np.float64]
+    scoring: list[HeldOut]
+    visible: list[sparse.csr_array]
+
+
+def fit_masked(
+    x: sparse.csr_array,
+    settings: Settings,
+    rng: np.random.Generator,
+    device: torch.device,
+    on_epoch: OnEpoch,
+    on_end: OnEnd,
+) -> tuple[MaskedModel, HeldOutPrediction]:
+    """Hold out, fit the base, train the networks, weigh them.
+
+    Parameters
+    ----------
+    x
+        N × G, observed entries stored (positive).
+    on_epoch
+        Told the variant, the fold and the record after every epoch.
+    on_end
+        Told the record when a network has been trained.
+    """
+    assigned_Z = assign_folds(x.nnz, settings, rng)
+    splits = [split_fold(x, assigned_Z == index) for index in range(settings.n_folds)]
+    visible = [seen for seen, _ in splits]
+    halves = [split_held_out(hidden, rng) for _, hidden in splits]
+    encodings = [Encoding.fit(seen, fit_base(seen)).to(device) for seen in visible]
+    data = [
+        FoldData(torch.as_tensor(seen.toarray(), device=device), encoding, stopping)
+        for seen, encoding, (stopping, _) in zip(visible, encodings, halves, strict=True)
+    ]
+    networks = _train_all(data, settings, rng, on_epoch, on_end)
+    folds = [Fold(encoding, nets) for encoding, nets in zip(encodings, networks, strict=True)]
+    scoring = [scored for _, scored in halves]
+    tables = [_at_held_out(*pair) for pair in zip(folds, visible, scoring, strict=True)]
+    model = MaskedModel(fit_base(x), tuple(folds), _weights(tables))
+    return model, _cross_fitted(tables, scoring, visible)
+
+
+def assign_folds(n_observed: int, settings: Settings, rng: np.random.Generator) -> NDArray[np.int8]:
+    """Disjoint random shares of the observed entries: the fold that each is hidden from, −1 for none."""
+    size = max(2, round(settings.held_out_share * n_observed))
+    chosen = rng.permutation(n_observed)[: size * settings.n_folds]
+    assigned_Z = np.full(n_observed, -1, dtype=np.int8)
+    assigned_Z[chosen] = np.arange(len(chosen)) // size
+    return assigned_Z
+
+
+def split_fold(x: sparse.csr_array, hidden_Z: NDArray[np.bool_]) -> tuple[sparse.csr_array, HeldOut]:
+    """What a fold sees, and what it does not; `hidden_Z` says which of the stored entries of `x` are hidden."""
+    rows_Z, seen_Z = np.repeat(np.arange(x.shape[0]), np.diff(x.indptr)), ~hidden_Z
+    seen = sparse.csr_array((x.data[seen_Z], (rows_Z[seen_Z], x.indices[seen_Z])), shape=x.shape)
+    return seen, HeldOut(rows_Z[hidden_Z], x.indices[hidden_Z].astype(np.int64), x.data[hidden_Z])
+
+
+def split_held_out(hidden: HeldOut, rng: np.random.Generator) -> tuple[HeldOut, HeldOut]:
+    """Half of the hidden entries decide when to stop, the other half weigh the networks and score the result."""
+    order = rng.permutation(len(hidden.rows))
+    halves = np.sort(order[: len(order) // 2]), np.sort(order[len(order) // 2 :])
+    first, second = (HeldOut(hidden.rows[h], hidden.columns[h], hidden.values[h]) for h in halves)
+    return first, second
+
+
+def _train_all(
+    data: list[FoldData], settings: Settings, rng: np.random.Generator, on_epoch: OnEpoch, on_end: OnEnd
+) -> list[tuple[Autoencoder, ...]]:
+    """Every variant on every fold; on the CPU as many at a time as torch has threads, one thread each."""
+    jobs = [(fold, variant, int(rng.integers(2**63))) for fold in range(len(data)) for variant in VARIANTS]
+    stop = threading.Event()
+
+    def train(job: tuple[int, Variant, int]) -> Autoencoder:
+        fold, variant, seed = job
+        net, generator = variant.start(data[fold], settings, seed)
+        record = TrainingRecord()
+        for record in train_network(net, data[fold], _plan(variant, settings, len(data[fold].visible_NG)), generator):
+            on_epoch(variant.name, fold, record)
+            if stop.is_set():
+                break
+        on_end(record)
+        return net.requires_grad_(False)
+
+    n_threads = torch.get_num_threads()
+    on_cpu = data[0].visible_NG.device.type == "cpu"
+    with ThreadPoolExecutor(n_threads if on_cpu else 1) as executor:
+        try:
+            torch.set_num_threads(1 if on_cpu else n_threads)
+            networks = list(executor.map(train, jobs))
+        except BaseException:  # Ctrl-C must not wait for the networks that are being trained
+            stop.set()
+            executor.shutdown(cancel_futures=True)
+            raise
+        finally:
+            torch.set_num_threads(n_threads)
+    width = len(VARIANTS)
+    return [tuple(networks[i : i + width]) for i in range(0, len(networks), width)]
+
+
+def _plan(variant: Variant, settings: Settings, n_cells: int) -> TrainingPlan:
+    return TrainingPlan(
+        learning_rate=settings.learning_rate * variant.relative_rate,
+        batch_size=settings.batch_size or min(64, max(8, n_cells // 4)),
+        max_epochs=settings.max_epochs,
+        min_gain=settings.threshold,
+        weight_decay=settings.l2,
+        optimizer=settings.optimizer,
+    )
+
+
+@torch.no_grad()
+def _at_held_out(fold: Fold, visible: sparse.csr_array, held_out: HeldOut) -> NDArray[np.float64]:
+    """Truth, base and each network's correction at the held-out entries: V × (2 + K)."""
+    device = fold.encoding.gene_G.device
+    columns: list[Any] = []
+    for start in range(0, visible.shape[0], 1024):
+        inside = (held_out.rows >= start) & (held_out.rows < start + 1024)
+        x_BG = torch.as_tensor(visible[start : start + 1024].toarray(), device=device)
+        base_BG, corrections = fold.corrections(x_BG, (x_BG > 0).float())
+        index = held_out.rows[inside] - start, held_out.columns[inside]
+        columns.append([held_out.values[inside], *(t.cpu().numpy()[index] for t in (base_BG, *corrections))])
+    return np.concatenate([np.stack(block, axis=1) for block in columns]).astype(np.float64)
+
+
+def _weights(tables: list[NDArray[np.float64]]) -> NDArray[np.float64]:
+    table = np.concatenate(tables)
+    return mixture_weights(table[:, 2:], table[:, 0] - table[:, 1])
+
+
+def _cross_fitted(
+    tables: list[NDArray[np.float64]], scoring: list[HeldOut], visible: list[sparse.csr_array]
+) -> HeldOutPrediction:
+    """Predict each fold's scoring entries with weights learned on the other folds."""
+    model = []
+    for index, table in enumerate(tables):
+        others = [t for i, t in enumerate(tables) if i != index] or tables
+        model.append(table[:, 1] + table[:, 2:] @ _weights(others))
+    together = np.concatenate(tables)
+    return HeldOutPrediction(together[:, 0], np.concatenate(model), together[:, 1], scoring, visible)

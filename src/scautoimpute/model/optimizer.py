@@ -1,0 +1,68 @@
+"""Optimisers, the one of the published program among them."""
+
+from collections.abc import Callable, Iterable
+from typing import Any, Literal
+
+import torch
+from torch import nn
+
+__all__ = ["Optimizer", "TFRMSProp", "make_optimizer"]
+
+Optimizer = Literal["adamw", "rmsprop", "tf_rmsprop"]
+
+
+class TFRMSProp(torch.optim.Optimizer):
+    """RMSProp as TensorFlow 1 has it, which is what the published program was trained with.
+
+    It differs from torch's in two ways: the accumulator starts at one, and ε stands inside the root,
+    v ← v + (1 − ρ)(g² − v), w ← w − lr · g / √(v + ε).
+
+    Parameters
+    ----------
+    params
+        What to update.
+    lr, decay, epsilon
+        Step, ρ, ε. TensorFlow rounds these to float32 even in float64 graphs; pass rounded values to match it.
+    """
+
+    def __init__(
+        self, params: Iterable[nn.Parameter], lr: float, *, decay: float = 0.9, epsilon: float = 1e-10
+    ) -> None:
+        super().__init__(params, {"lr": lr, "decay": decay, "epsilon": epsilon})
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], float] | None = None) -> None:  # type: ignore[override]
+        """Update every parameter that has a gradient."""
+        if closure is not None:
+            msg = "TFRMSProp.step takes no closure"
+            raise ValueError(msg)
+        for group in self.param_groups:
+            for parameter in group["params"]:
+                if parameter.grad is not None:
+                    self._update(parameter, parameter.grad, group)
+
+    def _update(self, parameter: nn.Parameter, gradient: torch.Tensor, group: dict[str, Any]) -> None:
+        state = self.state[parameter]
+        if not state:
+            state["square"] = torch.ones_like(parameter)
+            state["root"] = torch.empty_like(parameter)
+        square, root = state["square"], state["root"]
+        square.mul_(group["decay"]).addcmul_(gradient, gradient, value=1 - group["decay"])
+        torch.add(square, group["epsilon"], out=root).sqrt_()
+        parameter.addcdiv_(gradient, root, value=-group["lr"])
+
+
+def make_optimizer(
+    name: Optimizer, parameters: Iterable[nn.Parameter], *, lr: float, weight_decay: float = 0.0
+) -> torch.optim.Optimizer:
+    """Optimiser by name; `weight_decay` is AdamW's decoupled one and acts on matrices only."""
+    parameters = list(parameters)
+    if name == "tf_rmsprop":
+        return TFRMSProp(parameters, lr)
+    if name == "rmsprop":
+        return torch.optim.RMSprop(parameters, lr)
+    groups = [
+        {"params": [p for p in parameters if p.ndim > 1], "weight_decay": weight_decay},
+        {"params": [p for p in parameters if p.ndim == 1], "weight_decay": 0.0},
+    ]
+    return torch.optim.AdamW([group for group in groups if group["params"]], lr=lr, fused=True)

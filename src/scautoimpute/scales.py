@@ -1,0 +1,54 @@
+"""The scales that imputed expression can be given in.
+
+Everything passes through *normalised counts*: counts divided by the cell's size factor (its total over the
+median total), which is what the model's log2(x + 1) is the logarithm of.
+"""
+
+from typing import Any, Literal, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["Scale", "check_scale", "from_normalised"]
+
+Scale = Literal["counts", "cp10k", "log1p", "log2"]
+
+_WORDS = {
+    "counts": "counts at each cell's own library size",
+    "cp10k": "counts per 10,000",
+    "log1p": "ln(1 + counts per 10,000)",
+    "log2": "log2(1 + counts at the median library size), the model's own scale",
+}
+
+
+def check_scale(scale: str) -> str:
+    """Return what `scale` means in words, or refuse it."""
+    if scale not in _WORDS:
+        msg = f"scale={scale!r} is not known: choose {', '.join(repr(s) for s in get_args(Scale))}"
+        raise ValueError(msg)
+    return _WORDS[scale]
+
+
+def from_normalised(
+    values: NDArray[Any], scale: str, *, size_factor: NDArray[Any] | float, median_total: float
+) -> NDArray[np.float32]:
+    """Convert normalised counts to `scale`.
+
+    Parameters
+    ----------
+    values
+        Normalised counts of any shape; zeros stay zeros on every scale.
+    size_factor
+        Of the cell of each value, broadcastable to `values`.
+    median_total
+        Median total per cell, in counts.
+    """
+    if scale == "counts":
+        converted = values * size_factor
+    elif scale == "log2":
+        converted = np.log2(values + 1)
+    elif scale == "log1p":
+        converted = np.log1p(values * (1e4 / median_total))
+    else:
+        converted = values * (1e4 / median_total)
+    return np.asarray(converted, dtype=np.float32)

@@ -1,0 +1,180 @@
+"""Tools: what is done to an AnnData."""
+
+import warnings
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from scipy import sparse
+
+from . import __version__
+from .autoimpute import AutoImpute
+from .io.matrix import counts_matrix, row_blocks
+from .pp import Processed, processed_as, processed_matrix
+from .scales import check_scale, from_normalised
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+    from numpy.typing import NDArray
+
+    from ._genes import Flavor, TopGenes
+    from .scales import Scale
+
+__all__ = ["autoimpute"]
+
+FEW_CELLS = 30
+CELLS_PER_BLOCK = 2048
+
+
+def autoimpute(
+    adata: "AnnData",
+    *,
+    layer: str | None = None,
+    n_top_genes: "TopGenes" = 1000,
+    flavor: "Flavor" = "dispersion",
+    preset: str | None = None,
+    model: AutoImpute | None = None,
+    scale: "Scale" = "log1p",
+    keep_observed: bool = True,
+    key_added: str = "imputed",
+    random_state: int | np.random.Generator = 0,
+    copy: bool = False,
+) -> "AnnData | None":
+    """Impute the dropouts of a count matrix: pre-process, train, fill (Talwar et al., Sci Rep 8:16329, 2018).
+
+    Parameters
+    ----------
+    adata
+        Counts, cells × genes.
+    layer
+        Where the counts are; `X` by default.
+    n_top_genes, flavor
+        Genes to model, and by what they are chosen; see `scautoimpute.pp.select_genes`.
+    preset
+        None for this package's recipe, `"paper"` for the published one; see `AutoImpute`.
+    model
+        An `AutoImpute` to use instead of a new one: trained here if it has not been trained; applied as it is,
+        with the genes and library size it was trained on, if it has (`n_top_genes` and `flavor` are then ignored).
+    scale
+        Of the result: `"log1p"`, ln(1 + counts per 10,000) as scanpy has it; `"cp10k"`, without the logarithm;
+        `"counts"`, at each cell's own library size; `"log2"`, the model's own, at the median library size.
+        Totals are over the genes that pass the read filter.
+    keep_observed
+        Fill only the zeros (True), or replace observed values by their estimates too (False).
+    key_added
+        Name of the new layer, and of the record in `uns`.
+    random_state
+        Seed or NumPy Generator, for a model made here.
+    copy
+        Return a changed copy instead.
+
+    Returns
+    -------
+    None, or the copy. Sets the following fields:
+
+    ``adata.layers[key_added]``
+        Cells × all genes, float32, never negative; sparse if the counts are. Genes that were not modelled keep
+        their observed values.
+    ``adata.var["autoimpute_modelled"]``
+        Which genes were modelled.
+    ``adata.obsm["X_autoimpute"]``
+        Hidden layer of the network, one row per cell.
+    ``adata.uns[key_added]``
+        Scale, settings, version, pre-processing, held-out scores, history, and how many zeros were filled.
+
+    `adata.X` and everything else stay as they are.
+
+    Raises
+    ------
+    ValueError
+        If the matrix is not one of counts (logged, negative, NaN, transposed), or an option is unknown.
+
+    Notes
+    -----
+    The masked objective estimates log expression *given detection*: right for recovering what was there and not
+    seen, biased upward as the mean over all cells. Exponentiating it (`scale="counts"`, `"cp10k"`) gives a typical
+    rather than a mean count.
+
+    Examples
+    --------
+    >>> import scautoimpute as sai
+    >>> adata = sai.datasets.simulate(n_cells=60, n_genes=80, random_state=0)
+    >>> sai.tl.autoimpute(adata, model=sai.AutoImpute(n_folds=1, random_state=0))
+    >>> adata.layers["imputed"].shape
+    (60, 80)
+    """
+    in_words = check_scale(scale)
+    if model is not None and preset is not None:
+        msg = (
+            f"both model= and preset={preset!r} were given: set the preset of the model, AutoImpute(preset={preset!r})"
+        )
+        raise ValueError(msg)
+    adata = adata.copy() if copy else adata
+    estimator = model or AutoImpute(preset=preset, random_state=random_state)
+    processed = _process_and_fit(adata, estimator, layer=layer, n_top_genes=n_top_genes, flavor=flavor)
+    imputed = np.exp2(estimator.impute(processed.log2, keep_observed=keep_observed)) - 1
+    adata.layers[key_added] = _all_genes(counts_matrix(adata, layer), processed, imputed, scale, keep_observed)
+    adata.var["autoimpute_modelled"] = np.isin(np.arange(adata.n_vars), processed.genes)
+    adata.obsm["X_autoimpute"] = estimator.embed(processed.log2)
+    n_zeros = int(np.prod(processed.log2.shape)) - processed.log2.nnz
+    still_zero = int((imputed == 0).sum() - (imputed[processed.log2.nonzero()] == 0).sum())
+    adata.uns[key_added] = {
+        "scale": scale,
+        "scale_in_words": in_words,
+        "keep_observed": keep_observed,
+        "n_zeros": n_zeros,
+        "n_zeros_filled": n_zeros - still_zero,
+        "recipe": processed.choices,
+        **_record(estimator),
+    }
+    return adata if copy else None
+
+
+def _process_and_fit(
+    adata: "AnnData", estimator: AutoImpute, *, layer: str | None, n_top_genes: "TopGenes", flavor: "Flavor"
+) -> Processed:
+    """Processed matrix for `estimator`, which is trained on it unless it was trained before."""
+    if estimator.is_fitted:
+        if estimator.recipe_ is None:
+            msg = (
+                "the model was trained on processed data, so how to process counts for it is not known: call its impute"
+            )
+            raise ValueError(msg)
+        return processed_as(adata, estimator.recipe_, layer=layer)
+    if adata.n_obs < FEW_CELLS:
+        warnings.warn(f"{adata.n_obs} cells are few for learning structure: judge by the held-out scores", stacklevel=3)
+    processed = processed_matrix(adata, layer=layer, n_top_genes=n_top_genes, flavor=flavor)
+    estimator.fit(processed.log2)
+    estimator.genes_ = [str(gene) for gene in adata.var_names[processed.genes]]
+    estimator.recipe_ = processed.recipe(adata.var_names)
+    return processed
+
+
+def _all_genes(
+    counts: Any, processed: Processed, imputed: "NDArray[np.float32]", scale: str, keep_observed: bool
+) -> Any:
+    """Layer of every gene on `scale`: imputed where modelled, observed elsewhere; sparse if `counts` are."""
+    blocks = []
+    for rows in row_blocks(imputed, CELLS_PER_BLOCK):
+        factor = processed.size_factor[rows, None]
+        block = counts[rows]
+        observed = np.asarray(block.todense() if sparse.issparse(block) else block, dtype=np.float64)
+        normalised = observed / factor
+        filled = imputed[rows]
+        if keep_observed:  # the exact counts, rather than what is left of them after a logarithm and back
+            seen = normalised[:, processed.genes]
+            filled = np.where(seen > 0, seen, filled)
+        normalised[:, processed.genes] = filled
+        block = from_normalised(normalised, scale, size_factor=factor, median_total=processed.median_total)
+        blocks.append(sparse.csr_matrix(block) if sparse.issparse(counts) else block)
+    return sparse.vstack(blocks, format="csr") if sparse.issparse(counts) else np.concatenate(blocks)
+
+
+def _record(estimator: AutoImpute) -> dict[str, Any]:
+    """How the estimator was trained and what it scored, as values that h5ad can store."""
+    settings = {k: v for k, v in estimator.settings.to_json().items() if v is not None}
+    record = {"package_version": __version__, "settings": settings, "converged": estimator.converged_}
+    if isinstance(estimator.random_state, int):
+        record["random_state"] = estimator.random_state
+    if estimator.held_out_ is not None:
+        record["held_out"] = estimator.held_out_
+    return record | {"weights": estimator.weights_, "history": estimator.history_}
