@@ -27,10 +27,10 @@ import numpy as np
 import pandas as pd
 from scipy import sparse
 
+from recovery_tables import write_tables
 from rivals import DEFAULT_METHODS, METHODS, preload
 from scautoimpute import datasets, pp
 from scautoimpute.metrics.recovery import Hidden, hide_entries, recovery_scores
-from tables import write_tables
 
 HERE = Path(__file__).parent
 PAPER_SETS = (
@@ -43,6 +43,7 @@ PAPER_SETS = (
     "zeisel",
 )
 BUNDLED_SET = "pbmc68k_reduced"
+NOTED = (UserWarning, RuntimeWarning)  # others are about versions of libraries, not about results
 SHARES = (0.1, 0.2, 0.3, 0.4, 0.5)
 
 
@@ -92,13 +93,14 @@ def run_task(task: Task, data: Path) -> Row:
     preload(task.method)
     started = time.perf_counter()
     with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always", UserWarning)
+        for category in NOTED:
+            warnings.simplefilter("always", category)
         prediction = METHODS[task.method](hidden.visible, task.seed)
     seconds = time.perf_counter() - started
     # Expression is never negative: clipped for every method alike, which can only lower an error.
     predicted = np.maximum(prediction[hidden.rows, hidden.cols], 0)
     scores = recovery_scores(hidden.truth, predicted)
-    note = "; ".join(sorted({" ".join(str(w.message).split()) for w in caught if w.category is UserWarning}))
+    note = "; ".join(sorted({" ".join(str(w.message).split()) for w in caught if w.category in NOTED}))
     return Row(**asdict(task), n_hidden=hidden.truth.size, **scores, seconds=round(seconds, 3), note=note)
 
 

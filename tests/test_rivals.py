@@ -1,7 +1,8 @@
 """The rivals of the recovery benchmark against independent computations, and the soundness of its bookkeeping."""
 
-import importlib.util
+import importlib
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -133,8 +134,8 @@ def test_factorisations_use_structure_and_the_base_they_are_given(rivals, rng, m
     assert bases == [round(0.95 * hidden.visible.nnz), hidden.visible.nnz]  # validation never shows its held-out 5 %
 
 
-@pytest.mark.skipif(importlib.util.find_spec("magic") is not None, reason="magic-impute is installed")
-def test_magic_says_how_to_install_it(rivals, rng):
+def test_magic_says_how_to_install_it(rivals, rng, monkeypatch):
+    monkeypatch.setitem(sys.modules, "magic", None)  # as if it were not installed
     with pytest.raises(ImportError, match="pip install magic-impute"):
         rivals.magic(sparse.csr_array(rng.random((5, 4))), 0)
 
@@ -143,7 +144,9 @@ def test_leaking_split_is_refused(benchmark, rng):
     full = sparse.csr_array(rng.random((8, 6)))
     hidden = hide_entries(full, share=0.3, random_state=0)
     benchmark.check_split(full, hidden)
-    hidden.visible[hidden.rows[0], hidden.cols[0]] = hidden.truth[0]
+    leaky = hidden.visible.tolil()
+    leaky[hidden.rows[0], hidden.cols[0]] = hidden.truth[0]
+    hidden = replace(hidden, visible=leaky.tocsr())
     with pytest.raises(RuntimeError, match="1 hidden entries are visible"):
         benchmark.check_split(full, hidden)
 
@@ -176,7 +179,7 @@ def test_results_survive_a_cut_off_line(benchmark, tmp_path):
     assert benchmark.read_rows(path) == rows[:2]
 
 
-def test_tables_mark_the_best_and_list_the_lost_cells(benchmark, tmp_path, monkeypatch, capsys):
+def test_tables_mark_the_best_and_list_the_lost_cells(benchmark, tmp_path, capsys):
     errors = {"als": (2.0, 2.2), "autoimpute": (1.0, 1.2), "gene_mean": (3.0, 0.9)}
     rows = [
         benchmark.Row("zeisel", "cv", share, seed, method, 9, error + seed / 10, error, error, 1.0, "")
@@ -188,11 +191,6 @@ def test_tables_mark_the_best_and_list_the_lost_cells(benchmark, tmp_path, monke
     assert benchmark.main(["--table", "--output", str(tmp_path / "recovery.csv")]) == 0
     text = (tmp_path / "recovery.md").read_text()
     assert capsys.readouterr().out.strip() == text.strip()
-    assert (
-        "| zeisel | cv | 10% | 3.0500 (0.0707) | 2.0500 (0.0707) | **1.0500 (0.0707)** |".replace(
-            " (0.0707)**", "** (0.0707)"
-        )
-        in text
-    )
+    assert "| zeisel | cv | 10% | 3.0500 (0.0707) | 2.0500 (0.0707) | **1.0500** (0.0707) |" in text
     assert "autoimpute is lowest in 3 of 6 cells" in text
     assert "| zeisel | cv | 20% | RMSE | gene_mean | -0.3000 | 0 of 2 |" in text

@@ -1,6 +1,5 @@
 """The estimator: AutoImpute."""
 
-import json
 import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, TypeAlias
@@ -252,7 +251,7 @@ class AutoImpute:
             "n_genes_in": self.n_genes_in_,
             "held_out": self.held_out_,
             "converged": self.converged_,
-            "history": json.loads(self.history_.to_json(orient="split", index=False, double_precision=15)),
+            "history": self.history_.to_dict(orient="split", index=False),
             "recipe": self.recipe_,
         }
         write_model(Path(path), self.model_, description)

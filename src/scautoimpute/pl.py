@@ -1,9 +1,13 @@
 """Plots of what imputation did to an AnnData."""
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from scipy import sparse
+
+from .io.matrix import counts_matrix
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -13,6 +17,7 @@ if TYPE_CHECKING:
 
 __all__ = ["overview", "pca", "training", "zeros"]
 
+CELLS_SCORED = 5000  # the silhouette compares all pairs
 INK, GREY, BLUE, ORANGE = "#222222", "#9a9a9a", "#2b6cb0", "#dd6b20"
 
 
@@ -41,11 +46,17 @@ def overview(
 
     Returns
     -------
-    The matplotlib figure.
+    The matplotlib figure, which pyplot knows nothing of.
+
+    Raises
+    ------
+    ValueError
+        If the results, the layer or the column are not in `adata`, or the suffix of `save` is no format.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
+    _check(adata, key, color)
     figure = Figure(figsize=(17, 4.2), layout="constrained", facecolor="white")
     FigureCanvasAgg(figure)
     before, after, zero_axes, loss_axes = figure.subplots(1, 4)
@@ -53,11 +64,11 @@ def overview(
     pca(adata, key=key, layer=layer, color=color, ax=after)
     zeros(adata, key=key, layer=layer, ax=zero_axes)
     training(adata, key=key, ax=loss_axes)
-    if color is not None:
-        handles, labels = after.get_legend_handles_labels()
+    handles, labels = after.get_legend_handles_labels()
+    if color is not None and handles:
         figure.legend(handles, labels, loc="outside lower left", ncols=6, frameon=False, fontsize=8, markerscale=2)
     if save is not None:
-        figure.savefig(save, dpi=150)
+        _save(figure, Path(save).expanduser())
     return figure
 
 
@@ -72,32 +83,84 @@ def pca(
 ) -> None:
     """Scatter the cells on the first two principal components of the modelled genes, on the log scale.
 
-    `imputed=False` draws the observed data instead: ln(1 + counts per 10,000). The title gives the silhouette of
-    `color` on those two components where there are two classes or more.
+    The title gives the silhouette of the classes in `color` on those two components, if there are two or more.
+
+    Parameters
+    ----------
+    adata
+        With the results of `scautoimpute.tl.autoimpute`.
+    ax
+        Matplotlib axes to draw in.
+    key
+        The `key_added` of that call.
+    layer
+        Where the counts were; `X` by default.
+    color
+        Column of `obs` to colour cells by: classes get a colour each, numbers a colour scale.
+    imputed
+        Draw the imputed values (True), or the observed ones as ln(1 + counts per 10,000) (False).
+
+    Raises
+    ------
+    ValueError
+        If the results, the layer or the column are not in `adata`.
     """
     from sklearn.decomposition import PCA
 
-    modelled = adata.var["autoimpute_modelled"].to_numpy()
+    _check(adata, key, color)
+    modelled = _modelled(adata)
     values = _log_values(adata, key, modelled) if imputed else _log_counts(adata, layer, modelled)
     scores = PCA(2, svd_solver="full").fit_transform(values)
-    labels = adata.obs[color].astype(str).to_numpy() if color is not None else np.full(adata.n_obs, "cells")
-    for index, label in enumerate(sorted(set(labels))):
-        chosen = labels == label
-        ax.scatter(scores[chosen, 0], scores[chosen, 1], s=7, color=_color(index), label=label, linewidths=0)
     title = "imputed" if imputed else "observed"
-    if color is not None and 1 < len(set(labels)) < adata.n_obs:
-        from sklearn.metrics import silhouette_score
-
-        title += f" (silhouette {silhouette_score(scores, labels):.2f})"
+    if color is not None and adata.obs[color].dtype.kind in "iuf":
+        points = ax.scatter(scores[:, 0], scores[:, 1], s=7, c=adata.obs[color], linewidths=0)
+        ax.figure.colorbar(points, ax=ax, label=color)
+    else:
+        labels = adata.obs[color].astype(str).to_numpy() if color is not None else np.full(adata.n_obs, "cells")
+        title += _draw_classes(ax, scores, labels)
     _finish(ax, title, "PC 1", "PC 2")
     ax.set(xticks=[], yticks=[])
 
 
+def _draw_classes(ax: "Axes", scores: "NDArray[Any]", labels: "NDArray[Any]") -> str:
+    """Scatter each class in its colour; return their silhouette in words, or nothing where it has no meaning."""
+    from sklearn.metrics import silhouette_score
+
+    classes = np.unique(labels)
+    for index, label in enumerate(classes):
+        chosen = labels == label
+        ax.scatter(scores[chosen, 0], scores[chosen, 1], s=7, color=_color(index), label=label, linewidths=0)
+    if not 1 < len(classes) < len(labels):
+        return ""
+    some = np.random.default_rng(0).permutation(len(labels))[:CELLS_SCORED]
+    if not 1 < len(set(labels[some])) < len(some):
+        return ""
+    return f" (silhouette {silhouette_score(scores[some], labels[some]):.2f})"
+
+
 def zeros(adata: "AnnData", *, ax: "Axes", key: str = "imputed", layer: str | None = None) -> None:
-    """Plot the share of zeros of each modelled gene against its mean count, before and after."""
-    modelled = adata.var["autoimpute_modelled"].to_numpy()
-    counts = _dense(adata.X if layer is None else adata.layers[layer], modelled)
-    after = _dense(adata.layers[key], modelled)
+    """Plot the share of zeros of each modelled gene against its mean count, before and after.
+
+    Parameters
+    ----------
+    adata
+        With the results of `scautoimpute.tl.autoimpute`.
+    ax
+        Matplotlib axes to draw in.
+    key
+        The `key_added` of that call.
+    layer
+        Where the counts were; `X` by default.
+
+    Raises
+    ------
+    ValueError
+        If the results or the layer are not in `adata`.
+    """
+    _check(adata, key)
+    modelled = _modelled(adata)
+    counts = _dense(_in_memory(counts_matrix(adata, layer)), modelled)
+    after = _dense(_in_memory(adata.layers[key]), modelled)
     mean = counts.mean(0)
     ax.scatter(mean, (counts == 0).mean(0), s=6, color=GREY, linewidths=0, label="observed")
     ax.scatter(mean, (after == 0).mean(0), s=6, color=BLUE, linewidths=0, label="imputed")
@@ -107,7 +170,23 @@ def zeros(adata: "AnnData", *, ax: "Axes", key: str = "imputed", layer: str | No
 
 
 def training(adata: "AnnData", *, ax: "Axes", key: str = "imputed") -> None:
-    """Plot the held-out error (or, where nothing was held out, the loss) of each network against the epoch."""
+    """Plot the held-out error (or, where nothing was held out, the loss) of each network against the epoch.
+
+    Parameters
+    ----------
+    adata
+        With the results of `scautoimpute.tl.autoimpute`.
+    ax
+        Matplotlib axes to draw in.
+    key
+        The `key_added` of that call.
+
+    Raises
+    ------
+    ValueError
+        If the results are not in `adata`.
+    """
+    _check(adata, key)
     history = adata.uns[key]["history"]
     held_out = bool(history["held_out_rmse"].notna().any())
     column = "held_out_rmse" if held_out else "loss"
@@ -119,21 +198,55 @@ def training(adata: "AnnData", *, ax: "Axes", key: str = "imputed") -> None:
     ax.legend(frameon=False, fontsize=8)
 
 
+def _check(adata: "AnnData", key: str, color: str | None = None) -> None:
+    if not isinstance(adata.uns.get(key), dict) or "history" not in adata.uns[key] or key not in adata.layers:
+        msg = (
+            f"there is no result {key!r} in this object: run tl.autoimpute first, or give the key_added it was run with"
+        )
+        raise ValueError(msg)
+    if color is not None and color not in adata.obs:
+        columns = ", ".join(map(repr, adata.obs.columns)) or "none"
+        msg = f"there is no column {color!r} in obs; its columns are {columns}: give one of them, or none"
+        raise ValueError(msg)
+
+
+def _save(figure: "Figure", path: Path) -> None:
+    """Write beside `path` and rename."""
+    beside = path.with_name(f".{path.stem}.partial-{os.getpid()}{path.suffix}")
+    try:
+        figure.savefig(beside, dpi=150)
+        beside.replace(path)
+    finally:
+        beside.unlink(missing_ok=True)
+
+
+def _modelled(adata: "AnnData") -> "NDArray[np.bool_]":
+    modelled: NDArray[np.bool_] = adata.var["autoimpute_modelled"].to_numpy()
+    return modelled
+
+
 def _log_counts(adata: "AnnData", layer: str | None, modelled: "NDArray[np.bool_]") -> "NDArray[Any]":
-    matrix = adata.X if layer is None else adata.layers[layer]
+    matrix = _in_memory(counts_matrix(adata, layer))
     total = np.maximum(np.asarray(matrix.sum(1)).ravel()[:, None], 1)
     values: NDArray[Any] = np.log1p(_dense(matrix, modelled) / total * 1e4)
     return values
 
 
 def _log_values(adata: "AnnData", key: str, modelled: "NDArray[np.bool_]") -> "NDArray[Any]":
-    values = _dense(adata.layers[key], modelled)
+    values = _dense(_in_memory(adata.layers[key]), modelled)
     return values if adata.uns[key]["scale"] in {"log1p", "log2"} else np.log1p(values)
+
+
+def _in_memory(matrix: Any) -> Any:
+    """Return a backed matrix as one that can be summed and cut."""
+    if hasattr(matrix, "to_memory"):
+        return matrix.to_memory()
+    return matrix if sparse.issparse(matrix) else np.asarray(matrix)
 
 
 def _dense(matrix: Any, columns: "NDArray[np.bool_]") -> "NDArray[Any]":
     chosen = matrix[:, np.flatnonzero(columns)]
-    values: NDArray[Any] = np.asarray(chosen.toarray() if hasattr(chosen, "toarray") else chosen)
+    values: NDArray[Any] = np.asarray(chosen.toarray() if sparse.issparse(chosen) else chosen)
     return values
 
 

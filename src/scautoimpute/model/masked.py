@@ -25,6 +25,7 @@ from .training import FoldData, HeldOut, TrainingPlan, TrainingRecord, train_net
 __all__ = ["VARIANTS", "Fold", "MaskedModel", "Variant", "fit_masked"]
 
 N_SIDE = 2
+MAX_STOPPING_CELLS = 2000
 OnEpoch = Callable[[str, int, TrainingRecord], None]
 OnEnd = Callable[[TrainingRecord], None]
 
@@ -190,8 +191,17 @@ def split_held_out(hidden: HeldOut, rng: np.random.Generator) -> tuple[HeldOut, 
     """Half of the hidden entries decide when to stop, the other half weigh the networks and score the result."""
     order = rng.permutation(len(hidden.rows))
     halves = np.sort(order[: len(order) // 2]), np.sort(order[len(order) // 2 :])
-    first, second = (HeldOut(hidden.rows[h], hidden.columns[h], hidden.values[h]) for h in halves)
-    return first, second
+    stopping, scored = (HeldOut(hidden.rows[h], hidden.columns[h], hidden.values[h]) for h in halves)
+    return _of_some_cells(stopping, rng), scored
+
+
+def _of_some_cells(held_out: HeldOut, rng: np.random.Generator) -> HeldOut:
+    """Entries of at most `MAX_STOPPING_CELLS` cells, enough to see when the error stops falling."""
+    cells = np.unique(held_out.rows)
+    if len(cells) <= MAX_STOPPING_CELLS:
+        return held_out
+    chosen = np.isin(held_out.rows, rng.choice(cells, MAX_STOPPING_CELLS, replace=False))
+    return HeldOut(held_out.rows[chosen], held_out.columns[chosen], held_out.values[chosen])
 
 
 def _train_all(

@@ -53,14 +53,18 @@ class TrainingPlan:
     learning_rate: float
     batch_size: int
     max_epochs: int = 150
-    max_steps: int = 6000
     min_gain: float = 2e-4  # relative fall of the held-out error that counts as progress
-    patience_epochs: int = 12
-    patience_steps: int = 200
+    patience_epochs: int = 6
+    patience_steps: tuple[int, int] = (120, 1200)  # at least and at most so many steps in those epochs
     weight_decay: float = 0.01
     averaging: float = 0.98
     corruption: tuple[float, float] = (0.1, 0.6)
     optimizer: Optimizer = "adamw"
+
+    def patience(self, n_cells: int) -> int:
+        """Steps without progress after which training stops; few cells make epochs of few steps."""
+        fewest, most = self.patience_steps
+        return min(max(self.patience_epochs * math.ceil(n_cells / self.batch_size), fewest), most)
 
 
 @dataclass
@@ -105,7 +109,7 @@ def train_network(
     averaged = copy.deepcopy(net).requires_grad_(False)
     optimizer = make_optimizer(plan.optimizer, net.parameters(), lr=plan.learning_rate, weight_decay=plan.weight_decay)
     best, best_error = None, evaluate(None)
-    last_gain_epoch, last_gain_step, step = 0, 0, 0
+    last_gain, step = 0, 0
     n_cells, noise_variance = len(data.visible_NG), data.encoding.base.noise_sd**2
     for epoch in range(1, plan.max_epochs + 1):
         order = torch.randperm(n_cells, generator=generator, device=data.visible_NG.device)
@@ -126,14 +130,12 @@ def train_network(
         error = evaluate(averaged)
         record.epochs.append({"epoch": epoch, "loss": total / n_cells, "held_out_rmse": error})
         if error < best_error * (1 - plan.min_gain):
-            last_gain_epoch, last_gain_step = epoch, step
+            last_gain = step
         if error < best_error:
             best, best_error, record.best_epoch = copy.deepcopy(averaged.state_dict()), error, epoch
         yield record
-        record.converged = (
-            epoch - last_gain_epoch >= plan.patience_epochs and step - last_gain_step >= plan.patience_steps
-        )
-        if record.converged or step >= plan.max_steps or not math.isfinite(total):
+        record.converged = step - last_gain >= plan.patience(n_cells)
+        if record.converged or not math.isfinite(total):
             break
     _restore(net, best)
 

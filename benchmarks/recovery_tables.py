@@ -44,7 +44,7 @@ def score_table(rows: pd.DataFrame, measure: str) -> str:
     """One line per data set and share, one column per method."""
     scores = rows.groupby([*CELL, "method"], observed=True)[measure].agg(["mean", "std", "count"]).to_dict("index")
     columns, lines = methods(rows), []
-    for cell in rows.groupby(CELL, observed=True).groups:
+    for cell, _ in rows.groupby(CELL, observed=True):
         found = {method: scores[*cell, method] for method in columns if (*cell, method) in scores}
         least, most = min(s["mean"] for s in found.values()), max(s["count"] for s in found.values())
         lines.append([*cell_names(cell), *(score(found.get(method), least, most) for method in columns)])
