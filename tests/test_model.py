@@ -276,7 +276,9 @@ def fit_quietly(x, options, seed=0):
     def on_epoch(network, fold, record):
         losses[network, fold] = [epoch["loss"] for epoch in record.epochs]
 
-    model, prediction = fit_masked(x, options, np.random.default_rng(seed), CPU, on_epoch, lambda _: None)
+    model, prediction = fit_masked(
+        x, options, np.random.default_rng(seed), CPU, on_epoch=on_epoch, on_end=lambda _: None
+    )
     return model, prediction, losses
 
 

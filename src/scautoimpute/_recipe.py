@@ -109,7 +109,7 @@ def processed_as(adata: "AnnData", recipe: dict[str, Any], *, layer: str | None 
     refuse_logs(x, flagged="log1p" in adata.uns and layer is None)
     genes = positions_of_genes(recipe["genes"], adata.var_names)
     kept = adata.var_names.get_indexer(recipe["kept_genes"])
-    kept = kept[kept >= 0]
+    kept = kept[kept >= 0]  # totals are over those of the model's genes that the data have
     normalised, size_factor, facts = median_normalised(x[:, kept], reference=False, median=recipe["median_total"])
     log2 = log2_plus_one(normalised[:, pd.Index(kept).get_indexer(genes)]).astype(np.float32)
     log2.sort_indices()

@@ -1,6 +1,7 @@
 """The estimator: AutoImpute."""
 
 import warnings
+from numbers import Integral
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, TypeAlias
 
@@ -149,7 +150,7 @@ class AutoImpute:
             )
             raise ValueError(msg)
         device = _resolve_device(self.device)
-        outcome = fit_model(x, self.settings, np.random.default_rng(self.random_state), device)
+        outcome = fit_model(x, self.settings, _generator(self.random_state), device)
         self.model_: MaskedModel | PaperModel = outcome.model
         self.history_: pd.DataFrame = outcome.history
         self.held_out_: dict[str, Any] | None = outcome.held_out
@@ -245,7 +246,9 @@ class AutoImpute:
         from .model.disk import write_model
 
         self._check_fitted()
+        seed = self.random_state
         description = {
+            "random_state": int(seed) if isinstance(seed, Integral) else None,
             "settings": self.settings.to_json(),
             "genes": self.genes_,
             "n_genes_in": self.n_genes_in_,
@@ -270,8 +273,17 @@ class AutoImpute:
         estimator.genes_, estimator.n_genes_in_ = description["genes"], description["n_genes_in"]
         estimator.held_out_, estimator.converged_ = description["held_out"], description["converged"]
         estimator.history_ = pd.DataFrame(description["history"]["data"], columns=description["history"]["columns"])
-        estimator.recipe_ = description["recipe"]
+        estimator.recipe_, estimator.random_state = description["recipe"], description["random_state"]
         return estimator
+
+
+def _generator(random_state: Any) -> np.random.Generator:
+    if isinstance(random_state, np.random.Generator):
+        return random_state
+    if isinstance(random_state, Integral) and int(random_state) >= 0:
+        return np.random.default_rng(int(random_state))
+    msg = f"random_state={random_state!r}: give an integer of at least 0, or a numpy Generator"
+    raise ValueError(msg)
 
 
 def _resolve_device(name: str) -> "torch.device":
@@ -281,8 +293,8 @@ def _resolve_device(name: str) -> "torch.device":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         device = torch.device(name)
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
+        torch.zeros(1, device=device).item()
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
         here = ["cpu"] + [f"cuda:{i}" for i in range(torch.cuda.device_count())]
         msg = f"device {name!r} is not there: this machine has {', '.join(here)}; choose one of them or 'auto'"
         raise ValueError(msg) from error

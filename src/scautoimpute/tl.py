@@ -1,6 +1,7 @@
 """Tools: what is done to an AnnData."""
 
 import warnings
+from numbers import Integral
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -173,8 +174,8 @@ def _record(estimator: AutoImpute) -> dict[str, Any]:
     """How the estimator was trained and what it scored, as values that h5ad can store."""
     settings = {k: v for k, v in estimator.settings.to_json().items() if v is not None}
     record = {"package_version": __version__, "settings": settings, "converged": estimator.converged_}
-    if isinstance(estimator.random_state, int):
-        record["random_state"] = estimator.random_state
+    if isinstance(estimator.random_state, Integral):
+        record["random_state"] = int(estimator.random_state)
     if estimator.held_out_ is not None:
         record["held_out"] = estimator.held_out_
     return record | {"weights": estimator.weights_, "history": estimator.history_}

@@ -49,7 +49,7 @@ def _fit_default(x: sparse.csr_array, settings: Settings, rng: np.random.Generat
         def on_end(record: TrainingRecord) -> None:
             bar.update(settings.max_epochs - len(record.epochs))
 
-        model, prediction = fit_masked(x, settings, rng, device, on_epoch, on_end)
+        model, prediction = fit_masked(x, settings, rng, device, on_epoch=on_epoch, on_end=on_end)
     rows = [
         {"network": network, "fold": fold} | epoch
         for (network, fold), r in sorted(records.items())

@@ -140,6 +140,7 @@ def fit_masked(
     settings: Settings,
     rng: np.random.Generator,
     device: torch.device,
+    *,
     on_epoch: OnEpoch,
     on_end: OnEnd,
 ) -> tuple[MaskedModel, HeldOutPrediction]:

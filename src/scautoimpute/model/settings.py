@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import asdict, dataclass
+from numbers import Integral, Real
 from typing import Any, Literal, get_args
 
 from .optimizer import Optimizer
@@ -59,29 +60,25 @@ class Settings:
         if preset is not None:
             _one_of("preset", preset, get_args(Preset))
         values = _DEFAULTS[preset] | {name: value for name, value in chosen.items() if value is not None}
-        hidden = values["hidden"]
-        values["hidden"] = (hidden,) if isinstance(hidden, int) else tuple(hidden)
+        values["hidden"] = _widths(values["hidden"])
         # A wider layer takes proportionally smaller steps: measured optimum about 1/√width
         if preset is None and chosen.get("learning_rate") is None:
-            values["learning_rate"] *= (128 / max(1, *values["hidden"], 1)) ** 0.65
+            values["learning_rate"] *= (128 / max(values["hidden"])) ** 0.65
         settings = cls(objective=objective, preset=preset, **({"batch_size": None} | values))  # type: ignore[arg-type]
         settings._check()
         return settings
 
     def _check(self) -> None:
         _one_of("optimizer", self.optimizer, get_args(Optimizer))
-        if not self.hidden or any(not isinstance(width, int) or width < 1 for width in self.hidden):
-            msg = f"hidden={self.hidden!r}: give the width of each hidden layer as integers of at least 1, e.g. (128,)"
-            raise ValueError(msg)
-        _between("learning_rate", self.learning_rate, 0, 10, open_low=True)
-        _between("l2", self.l2, 0, math.inf)
-        _between("threshold", self.threshold, 0, math.inf)
-        _between("max_epochs", self.max_epochs, 1, math.inf)
-        _between("n_folds", self.n_folds, 1, 20)
+        _number("learning_rate", self.learning_rate, 0, 10, open_low=True)
+        _number("l2", self.l2, 0)
+        _number("threshold", self.threshold, 0)
+        _number("max_epochs", self.max_epochs, 1, whole=True)
+        _number("n_folds", self.n_folds, 1, 20, whole=True)
         if self.batch_size is not None:
-            _between("batch_size", self.batch_size, 1, math.inf)
+            _number("batch_size", self.batch_size, 1, whole=True)
         lowest, highest = (0.0, 0.9) if self.preset == "paper" else (0.01, 0.9 / self.n_folds)
-        _between("held_out_share", self.held_out_share, lowest, highest)
+        _number("held_out_share", self.held_out_share, lowest, highest)
 
     def to_json(self) -> dict[str, Any]:
         """Plain values."""
@@ -99,9 +96,23 @@ def _one_of(name: str, value: Any, allowed: tuple[str, ...]) -> None:
         raise ValueError(msg)
 
 
-def _between(name: str, value: float, low: float, high: float, *, open_low: bool = False) -> None:
-    if not low <= value <= high or (open_low and value == low):
-        bound = f"above {low:g}" if open_low else f"at least {low:g}"
-        limit = "" if math.isinf(high) else f" and at most {high:.3g}"
-        msg = f"{name}={value!r} is out of range: give a value of {bound}{limit}"
+def _widths(hidden: Any) -> tuple[int, ...]:
+    """Return the width of each hidden layer, given as one integer or several."""
+    widths = tuple(hidden) if isinstance(hidden, (tuple, list)) else (hidden,)
+    if not widths or any(isinstance(w, bool) or not isinstance(w, Integral) or w < 1 for w in widths):
+        msg = f"hidden={hidden!r}: give the width of each hidden layer as integers of at least 1, e.g. (128,)"
         raise ValueError(msg)
+    return tuple(int(width) for width in widths)
+
+
+def _number(
+    name: str, value: Any, low: float, high: float = math.inf, *, open_low: bool = False, whole: bool = False
+) -> None:
+    if isinstance(value, Integral if whole else Real) and not isinstance(value, bool):
+        number = float(value)
+        if (low < number if open_low else low <= number) and number <= high:
+            return
+    bound = f"above {low:g}" if open_low else f"of at least {low:g}"
+    limit = "" if math.isinf(high) else f" and at most {high:.3g}"
+    msg = f"{name}={value!r} is out of range: give {'an integer' if whole else 'a number'} {bound}{limit}"
+    raise ValueError(msg)

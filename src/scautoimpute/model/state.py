@@ -58,6 +58,9 @@ def _fold_tensors(fold: Fold) -> Tensors:
 def _fold(tensors: Tensors, prefix: str, values: dict[str, Any], settings: Settings) -> Fold:
     base = TwoWayBase.from_json(tensors[f"{prefix}.base.gene"].numpy(), values["base"])
     scales = {name: tensors[f"{prefix}.{name}"] for name in Encoding.__annotations__ if name.endswith("_G")}
+    if any(scale.shape != base.gene_G.shape for scale in scales.values()):
+        msg = f"the tensors of {prefix} do not fit together"
+        raise RuntimeError(msg)
     networks = tuple(
         _loaded(variant.build(len(base.gene_G), settings.hidden), tensors, f"{prefix}.{variant.name}")
         for variant in VARIANTS
