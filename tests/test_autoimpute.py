@@ -334,7 +334,7 @@ def test_saving_where_there_is_no_folder_is_refused(model, tmp_path):
 
 @pytest.mark.parametrize("random_state", ["a", -1, None, 1.5])
 def test_random_states_that_are_no_seeds_are_refused(random_state):
-    with pytest.raises(ValueError, match="^random_state=.*give an integer"):
+    with pytest.raises(ValueError, match=r"^random_state=.*give an integer"):
         AutoImpute(random_state=random_state).fit(np.eye(30) + 1)
 
 

@@ -282,7 +282,7 @@ REFUSED = {
     "scale": (["{files}/cells.h5ad", "--scale", "x"], "--scale 'x' is not known: choose 'counts', 'cp10k'"),
     "objective": (["{files}/cells.h5ad", "--objective", "x"], "--objective 'x' is not known: choose 'masked'"),
     "preset": (["{files}/cells.h5ad", "--preset", "x"], "--preset 'x' is not known: choose 'paper'"),
-    "hidden": (["{files}/cells.h5ad", "--hidden", "0"], "--hidden (0,): give the width"),
+    "hidden": (["{files}/cells.h5ad", "--hidden", "0"], "--hidden 0: give the width"),
     "max_epochs": (["{files}/cells.h5ad", "--max-epochs", "0"], "--max-epochs 0 is out of range"),
     "seed": (["{files}/cells.h5ad", "--seed", "-1"], "--seed -1 is negative"),
     "device": (["{files}/cells.h5ad", "--device", "cuda:77"], "device 'cuda:77' is not there: this machine has cpu"),

@@ -236,6 +236,13 @@ def test_smoothing_changes_observed_values_of_modelled_genes_only(counts, model)
     assert np.corrcoef(np.log1p(layer[:, modelled][observed]), np.log1p(x[:, modelled][observed]))[0, 1] > 0.8
 
 
+def test_the_counts_are_never_overwritten(counts):
+    adata = counts.copy()
+    adata.layers["counts"] = adata.X.copy()
+    with pytest.raises(ValueError, match="key_added='counts' is the layer that holds the counts"):
+        sai.tl.autoimpute(adata, layer="counts", key_added="counts")
+
+
 def test_scale_is_checked_before_anything_is_done(counts):
     adata = counts.copy()
     with pytest.raises(ValueError, match=r"scale='tpm' is not known: choose 'counts', 'cp10k', 'log1p', 'log2'"):

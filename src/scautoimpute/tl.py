@@ -109,6 +109,9 @@ def autoimpute(
             f"both model= and preset={preset!r} were given: set the preset of the model, AutoImpute(preset={preset!r})"
         )
         raise ValueError(msg)
+    if key_added == layer:
+        msg = f"key_added={key_added!r} is the layer that holds the counts, which would be lost: give another name"
+        raise ValueError(msg)
     adata = adata.copy() if copy else adata
     estimator = model or AutoImpute(preset=preset, random_state=random_state)
     processed = _process_and_fit(adata, estimator, layer=layer, n_top_genes=n_top_genes, flavor=flavor)
