@@ -203,7 +203,8 @@ def empirical_bayes_base(visible: sparse.csr_array) -> Dense:
 
 def autoimpute(visible: sparse.csr_array, seed: int, **settings: Any) -> Dense:
     """AutoImpute as installed, in its default configuration or with other settings."""
-    model = AutoImpute(random_state=seed, **settings).fit(visible)
+    # A stream of its own: the run's seed already drew which entries are hidden.
+    model = AutoImpute(random_state=np.random.default_rng([seed, 2]), **settings).fit(visible)
     return np.asarray(model.impute(visible, keep_observed=False), dtype=np.float64)
 
 

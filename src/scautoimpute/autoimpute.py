@@ -186,7 +186,7 @@ class AutoImpute:
     # ---------------------------------------------------------------------------------------------- apply
 
     def impute(self, data: "Data", *, layer: str | None = None, keep_observed: bool = True) -> "NDArray[np.float32]":
-        """Return cells × modelled genes on the log2 scale, float32, never negative.
+        """Return cells × modelled genes on the log2 scale, float32, never negative; zeros for a cell with no entry.
 
         Parameters
         ----------
@@ -202,6 +202,7 @@ class AutoImpute:
         for rows in row_blocks(x, CELLS_PER_BLOCK):
             block = x[rows]
             imputed[rows] = np.maximum(self.model_.predict(block), 0)
+            imputed[rows][np.diff(block.indptr) == 0] = 0  # nothing is known of a cell without observed entries
             if keep_observed:
                 imputed[rows][block.nonzero()] = block.data
         return imputed

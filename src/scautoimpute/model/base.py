@@ -7,16 +7,18 @@ the variance between genes and the noise within them are estimated by the method
 Shape legend: N cells, G genes, Z stored (observed) entries.
 """
 
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import asdict, dataclass, replace
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
+from torch import Tensor
 
 __all__ = ["CellPrior", "TwoWayBase", "fit_base"]
 
 Floats = NDArray[np.float64]
+Values = TypeVar("Values", NDArray[np.float64], Tensor)
 N_SWEEPS = 8
 K_GENE_START, K_CELL_START = 1.0, 5.0  # pseudo-observations behind a prior mean, before the data are asked
 MIN_VARIANCE_SHARE = 1e-3  # between-group variance never below this share of the noise: shrinkage stays finite
@@ -25,16 +27,27 @@ PRIOR_RIDGE = 1e-3
 
 @dataclass(frozen=True)
 class CellPrior:
-    """Effect expected of a cell from how many genes it shows: intercept + slope · standardised log count."""
+    """Effect expected of a cell from how many genes it shows: intercept + slope · standardised log count.
+
+    Counts beyond those it was fitted to (`lowest` to `highest`, as logs) are taken for the nearest of them, so that
+    an almost empty cell is not extrapolated to.
+    """
 
     intercept: float
     slope: float
     location: float
     spread: float
+    lowest: float
+    highest: float
 
-    def __call__(self, n_observed: Floats) -> Floats:
-        """Prior mean of the effect for groups with `n_observed` entries, same shape."""
-        return self.intercept + self.slope * (np.log(n_observed + 1) - self.location) / self.spread
+    def __call__(self, log_count: Values) -> Values:
+        """Prior mean for groups with ln(1 + number of entries) `log_count`, an array or tensor of any shape."""
+        return self.intercept + self.slope * (log_count.clip(self.lowest, self.highest) - self.location) / self.spread
+
+    def posterior(self, count: Values, total: Values, log_count: Values, k: float) -> Values:
+        """Mean effect of groups whose `count` entries sum to `total`, the prior counting as `k` entries."""
+        mean = self(log_count)
+        return mean + (total - count * mean) / (count + k)
 
 
 @dataclass(frozen=True)
@@ -61,10 +74,8 @@ class TwoWayBase:
     def cell_effects(self, x: sparse.csr_array) -> Floats:
         """Posterior mean effect of each cell of `x` (N × G, observed entries stored), also of cells never seen."""
         count_N = np.diff(x.indptr).astype(np.float64)
-        sum_N = _row_sums(x, x.data - self.gene_G[x.indices])
-        prior_N = self.cell_prior(count_N)
-        effects: Floats = prior_N + (sum_N - count_N * prior_N) / (count_N + self.k_cell)
-        return effects
+        total_N = _row_sums(x, x.data - self.gene_G[x.indices])
+        return self.cell_prior.posterior(count_N, total_N, np.log(count_N + 1), self.k_cell)
 
     def predict(self, x: sparse.csr_array) -> Floats:
         """Dense N × G expectation for the cells of `x`."""
@@ -72,14 +83,12 @@ class TwoWayBase:
 
     def to_json(self) -> dict[str, Any]:
         """Plain numbers, without the gene vector (a tensor on disk)."""
-        prior = self.cell_prior
-        values = [prior.intercept, prior.slope, prior.location, prior.spread]
-        return {"cell_prior": [float(v) for v in values], "k_cell": self.k_cell, "noise_sd": self.noise_sd}
+        return {"cell_prior": asdict(self.cell_prior), "k_cell": self.k_cell, "noise_sd": self.noise_sd}
 
     @classmethod
     def from_json(cls, gene_G: Floats, values: dict[str, Any]) -> "TwoWayBase":
         """Inverse of `to_json`."""
-        return cls(gene_G, CellPrior(*values["cell_prior"]), values["k_cell"], values["noise_sd"])
+        return cls(gene_G, CellPrior(**values["cell_prior"]), values["k_cell"], values["noise_sd"])
 
 
 def fit_base(x: sparse.csr_array) -> TwoWayBase:
@@ -118,9 +127,10 @@ class _Effects:
         self.group_of_entry = group_of_entry
         self.count = np.bincount(group_of_entry, minlength=n_groups).astype(np.float64)
         self.k = k
-        log_count = np.log(self.count + 1)
-        self.location, self.spread = float(log_count.mean()), float(log_count.std()) or 1.0
-        self.prior = CellPrior(0.0, 0.0, self.location, self.spread)
+        self.log_count = np.log(self.count + 1)
+        known = self.log_count[self.count > 0]
+        spread = float(known.std()) or 1.0
+        self.prior = CellPrior(0.0, 0.0, float(known.mean()), spread, float(known.min()), float(known.max()))
         self.raw = np.zeros(n_groups)
         self.effect = np.zeros(n_groups)
 
@@ -130,22 +140,22 @@ class _Effects:
 
     def update(self, residual_Z: Floats) -> None:
         """Posterior mean effects given what the other side leaves unexplained."""
-        total = np.bincount(self.group_of_entry, residual_Z, minlength=len(self.count))
+        total = np.asarray(np.bincount(self.group_of_entry, residual_Z, minlength=len(self.count)), dtype=np.float64)
         self.raw = np.divide(total, self.count, out=np.zeros_like(total), where=self.count > 0)
         self.prior = self._fit_prior()
-        prior_mean = self.prior(self.count)
-        self.effect = prior_mean + self.count / (self.count + self.k) * (self.raw - prior_mean)
+        self.effect = self.prior.posterior(self.count, total, self.log_count, self.k)
 
     def _fit_prior(self) -> CellPrior:
         """Weighted ridge regression of the raw effects on the standardised log count, centred over entries."""
-        z = (np.log(self.count + 1) - self.location) / self.spread
+        z = (self.log_count - self.prior.location) / self.prior.spread
         weight = self.count / (self.count + self.k)
-        total = weight.sum()
-        z_mean, raw_mean = (weight @ z) / total, (weight @ self.raw) / total
-        slope = (weight * (z - z_mean)) @ self.raw / ((weight * (z - z_mean)) @ z + PRIOR_RIDGE * total)
+        sum_of_weights = weight.sum()
+        z_mean, raw_mean = (weight @ z) / sum_of_weights, (weight @ self.raw) / sum_of_weights
+        centred = weight * (z - z_mean)
+        slope = centred @ self.raw / (centred @ z + PRIOR_RIDGE * sum_of_weights)
         intercept = raw_mean - slope * z_mean
         intercept -= self.count @ (intercept + slope * z) / self.count.sum()
-        return CellPrior(float(intercept), float(slope), self.location, self.spread)
+        return replace(self.prior, intercept=float(intercept), slope=float(slope))
 
     def reshrink(self, noise_variance: float) -> None:
         """Set k = noise / between-group variance, by moments over groups with two entries or more."""
@@ -154,7 +164,7 @@ class _Effects:
         between = floor
         if known.any():
             count = self.count[known]
-            deviation = self.raw[known] - self.prior(count)
+            deviation = self.raw[known] - self.prior(self.log_count[known])
             between = max(floor, float((count @ deviation**2 - noise_variance * known.sum()) / count.sum()))
         self.k = noise_variance / between
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from scipy import sparse
 from torch import Tensor
 
-from .base import CellPrior, TwoWayBase
+from .base import TwoWayBase
 
 __all__ = ["Encoded", "Encoding", "corrupt"]
 
@@ -87,20 +87,20 @@ class Encoding:
         """
         residual_BG = (x_BG - self.gene_G) * kept_BG
         count_B1 = kept_BG.sum(1, keepdim=True)
-        prior_B1 = self._cell_prior(observed_BG.sum(1, keepdim=True))
-        total_B1 = residual_BG.sum(1, keepdim=True)
-        effect_B1 = prior_B1 + (total_B1 - count_B1 * prior_B1) / (count_B1 + self.base.k_cell)
+        log_observed_B1 = (observed_BG.sum(1, keepdim=True) + 1).log()
+        prior, total_B1 = self.base.cell_prior, residual_BG.sum(1, keepdim=True)
+        effect_B1 = prior.posterior(count_B1, total_B1, log_observed_B1, self.base.k_cell)
         residual_BG = (residual_BG - effect_B1 * kept_BG) * (self.residual_unit_G / keep_B1)
         clamped_B1 = keep_B1.clamp(min=MIN_KEEP) if isinstance(keep_B1, Tensor) else max(keep_B1, MIN_KEEP)
         mask_BG = (kept_BG - keep_B1 * self.detection_G) * (self.detection_unit_G / clamped_B1)
         side_BS = torch.cat(
-            [(effect_B1 - prior_B1) / self.base.noise_sd, (count_B1 / keep_B1 + 1).log() - self.log_count_mean], dim=1
+            [
+                (effect_B1 - prior(log_observed_B1)) / self.base.noise_sd,
+                (count_B1 / keep_B1 + 1).log() - self.log_count_mean,
+            ],
+            dim=1,
         )
         return Encoded(torch.cat([residual_BG, mask_BG], dim=1), side_BS, self.gene_G + effect_B1)
-
-    def _cell_prior(self, count_B1: Tensor) -> Tensor:
-        prior: CellPrior = self.base.cell_prior
-        return prior.intercept + prior.slope * ((count_B1 + 1).log() - prior.location) / prior.spread
 
 
 def corrupt(
