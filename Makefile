@@ -32,6 +32,7 @@ clean:
 	rm -rf $(VENV) demo dist .pytest_cache .ruff_cache .mypy_cache .hypothesis
 
 $(VENV)/bin/python:
+	$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("Python 3.11 or later is needed: make PYTHON=python3.11 …")'
 	$(PYTHON) -m venv $(VENV)
 
 $(VENV)/.installed: pyproject.toml constraints.txt | $(VENV)/bin/python

@@ -14,7 +14,7 @@ __all__ = ["write_tables"]
 
 MEASURES = {"rmse": "RMSE", "mae": "MAE", "nmse": "NMSE"}
 CELL = ["dataset", "flavor", "share"]
-SUBJECT, EARLIER = "autoimpute", "autoimpute_paper"
+SUBJECT, OURS = "autoimpute", {"autoimpute", "autoimpute_paper", "autoimpute_2000"}
 LIBRARIES = ("scautoimpute", "numpy", "scipy", "torch", "magic-impute")
 
 
@@ -69,7 +69,7 @@ def lowest(rows: pd.DataFrame) -> str:
     for measure, name in MEASURES.items():
         for cell, group in rows.groupby(CELL, observed=True):
             wide = group.pivot_table(index="seed", columns="method", values=measure, observed=True)
-            rivals = [method for method in wide.columns if method not in {SUBJECT, EARLIER}]
+            rivals = [method for method in wide.columns if method not in OURS]
             if SUBJECT not in wide:
                 continue
             margin = {rival: (wide[rival] - wide[SUBJECT]).dropna() for rival in rivals}

@@ -407,6 +407,20 @@ def test_parameters_of_the_wrong_type_are_refused_by_name(parameter, value):
         AutoImpute(**{parameter: value})
 
 
+@pytest.mark.parametrize(
+    "settings",
+    [{"optimizer": "rmsprop", "l2": 0.1}, {"preset": "paper", "n_folds": 2}, {"preset": "paper", "batch_size": 8}],
+)
+def test_what_would_have_no_effect_is_refused(settings):
+    with pytest.raises(ValueError, match=f"^{list(settings)[-1]}=.* has no effect with"):
+        AutoImpute(**settings)
+
+
+def test_data_frames_with_numbered_columns(x):
+    frame = pd.DataFrame(x)
+    assert AutoImpute(n_folds=1, hidden=8).fit_impute(frame).shape == frame.shape
+
+
 def test_what_was_chosen_is_what_is_used():
     settings = AutoImpute(hidden=(64, 32), learning_rate=0.01, l2=0.2, n_folds=4, batch_size=5).settings
     assert (settings.hidden, settings.learning_rate, settings.l2) == ((64, 32), 0.01, 0.2)

@@ -158,7 +158,7 @@ def test_repeated_names_are_made_unique_and_counted(tmp_path):
 
 
 def test_empty_fields_are_missing_and_counted(tmp_path):
-    with pytest.warns(UserWarning, match="has 2 empty or NA fields: they are taken as missing"):
+    with pytest.warns(UserWarning, match="has 2 empty or NA fields: they are NaN; fill or remove them"):
         found = read(save(tmp_path / "a.csv", ",A,B\nc,1,\nd,NA,4\n"))
     np.testing.assert_array_equal(dense(found.X), [[1, np.nan], [np.nan, 4]])
 
@@ -346,8 +346,11 @@ def test_damaged_h5ad(tmp_path, adata):
 def test_h5ad_without_matrix(tmp_path):
     without = ad.AnnData(obs=pd.DataFrame(index=CELLS), var=pd.DataFrame(index=GENES), layers={"counts": COUNTS})
     without.write_h5ad(tmp_path / "a.h5ad")
+    assert read(tmp_path / "a.h5ad").X is None  # the counts are in a layer
+    del without.layers["counts"]
+    without.write_h5ad(tmp_path / "a.h5ad")
     line = error_line(ValueError, lambda: read(tmp_path / "a.h5ad"))
-    assert line.endswith("holds no matrix: X is missing; cells × genes is needed in X (layers: counts)")
+    assert line.endswith("holds no matrix: X is missing; cells × genes is needed in X (layers: none)")
     ad.AnnData(np.zeros((0, 3))).write_h5ad(tmp_path / "b.h5ad")
     assert "X is 0 × 3" in error_line(ValueError, lambda: read(tmp_path / "b.h5ad"))
 

@@ -68,7 +68,8 @@ def assert_unchanged(adata, before, *, but=()):
     assert set(adata.layers) - set(before["layers"]) == set(but)
     for name, layer in before["layers"].items():
         np.testing.assert_array_equal(dense(adata.layers[name]), layer)
-    pd.testing.assert_frame_equal(adata.obs, before["obs"])
+    pd.testing.assert_frame_equal(adata.obs[before["obs"].columns], before["obs"])
+    assert set(adata.obs) - set(before["obs"]) == ({"autoimpute_size_factor"} if but else set())
     pd.testing.assert_frame_equal(adata.var[before["var"].columns], before["var"])
     assert set(adata.uns) - set(before["uns"]) == set(but)
     for name, values in before["obsm"].items():
@@ -276,6 +277,35 @@ def test_zeros_that_stay_zero_are_not_counted(counts):
     assert 0 < filled.sum() < zero.sum() == record["n_zeros"]
 
 
+def test_library_sizes_allow_for_genes_that_the_data_lack(counts, model):
+    whole = sai.tl.autoimpute(counts, model=model, scale="cp10k", copy=True)
+    part = counts[:, model.genes_].copy()
+    with pytest.warns(UserWarning, match=r"genes that library sizes were taken over .* are not in the data"):
+        sai.tl.autoimpute(part, model=model, scale="cp10k")
+    ratio = dense(part.layers["imputed"]).sum() / dense(whole[:, model.genes_].layers["imputed"]).sum()
+    assert ratio == pytest.approx(1, abs=0.1)
+
+
+def test_two_runs_keep_their_own_genes_and_training_anew_forgets_the_recipe(counts):
+    adata, small = counts.copy(), fast()
+    sai.tl.autoimpute(adata, model=small, n_top_genes=20, key_added="few")
+    sai.tl.autoimpute(adata, model=fast(), n_top_genes=40, key_added="many")
+    assert (len(adata.uns["few"]["genes"]), len(adata.uns["many"]["genes"])) == (20, 40)
+    small.fit(sai.pp.recipe_autoimpute(counts, n_top_genes=20, flavor="cv", copy=True))
+    with pytest.raises(ValueError, match="how to process counts for it is not known"):
+        sai.tl.autoimpute(adata, model=small)
+
+
+def test_backed_counts_give_a_sparse_layer(counts, tmp_path, model):
+    counts.write_h5ad(tmp_path / "a.h5ad")
+    backed = anndata.read_h5ad(tmp_path / "a.h5ad", backed="r")
+    for adata in (sai.tl.autoimpute(backed, model=model, copy=True), backed):
+        if adata is backed:
+            sai.tl.autoimpute(adata, model=model)
+        assert sparse.issparse(adata.layers["imputed"])
+    backed.file.close()
+
+
 # ---------------------------------------------------------------------------------------------------------------- files
 
 
@@ -291,6 +321,7 @@ def test_result_survives_a_file(counts, model, tmp_path, keep_observed):
     pd.testing.assert_frame_equal(
         record.pop("history"), expected.pop("history"), check_index_type=False, check_categorical=False
     )
+    assert list(record.pop("genes")) == list(expected.pop("genes")) == model.genes_
     assert list(record["settings"].pop("hidden")) == [16]
     expected["settings"] = {k: v for k, v in expected["settings"].items() if k != "hidden"}
     assert record == expected
@@ -346,7 +377,9 @@ def test_fitted_model_uses_its_own_genes_and_library_size(counts, model, tmp_pat
     np.testing.assert_allclose(layer[x > 0], logs[x > 0], rtol=1e-6)
     columns = new.var_names.get_indexer(model.genes_)
     np.testing.assert_allclose(layer[:, columns], model.impute(logs[:, columns]), rtol=1e-5, atol=1e-5)
-    assert adata.uns["imputed"]["recipe"] == counts_recipe(counts)
+    in_training, here = counts_recipe(counts), adata.uns["imputed"]["recipe"]
+    assert here == in_training | {"n_cells": 7, "n_empty_genes": int((x.sum(0) == 0).sum())}
+    assert adata.uns["imputed"]["trained_before"]
     model.save(tmp_path / "model")
     again = sai.tl.autoimpute(new, model=AutoImpute.load(tmp_path / "model"), scale="log2", copy=True)
     np.testing.assert_array_equal(dense(again.layers["imputed"]), layer)

@@ -1,5 +1,6 @@
 """The recipe as one computation that leaves the object whole: counts in, processed matrix and what it took out."""
 
+import warnings
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -38,6 +39,8 @@ class Processed:
         Positions of the columns of `log2` among the genes of the object.
     kept
         Positions of the genes that pass the read filter, over which totals are taken.
+    kept_share
+        Share of all reads of `kept` that each of them has.
     size_factor
         Per cell, its total over the median total; 1 for an empty cell.
     median_total
@@ -49,6 +52,7 @@ class Processed:
     log2: Any
     genes: IntArray
     kept: IntArray
+    kept_share: FloatArray
     size_factor: FloatArray
     median_total: float
     choices: dict[str, Any]
@@ -58,6 +62,7 @@ class Processed:
         return {
             "genes": [str(name) for name in names[self.genes]],
             "kept_genes": [str(name) for name in names[self.kept]],
+            "kept_share": self.kept_share.tolist(),
             "median_total": self.median_total,
             "choices": self.choices,
         }
@@ -93,7 +98,8 @@ def processed_matrix(
         "n_genes_selected": int(chosen.size),
         "scale": "log2",
     }
-    return Processed(log2, kept[chosen], kept, size_factor, facts["median_total"], choices)
+    reads = np.bincount(x.indices, x.data, minlength=x.shape[1])[kept]
+    return Processed(log2, kept[chosen], kept, reads / reads.sum(), size_factor, facts["median_total"], choices)
 
 
 def processed_as(adata: "AnnData", recipe: dict[str, Any], *, layer: str | None = None) -> Processed:
@@ -108,12 +114,29 @@ def processed_as(adata: "AnnData", recipe: dict[str, Any], *, layer: str | None 
     x = checked_counts(adata, layer)
     refuse_logs(x, flagged="log1p" in adata.uns and layer is None)
     genes = positions_of_genes(recipe["genes"], adata.var_names)
-    kept = adata.var_names.get_indexer(recipe["kept_genes"])
-    kept = kept[kept >= 0]  # totals are over those of the model's genes that the data have
-    normalised, size_factor, facts = median_normalised(x[:, kept], reference=False, median=recipe["median_total"])
+    kept, share, median = _kept_of(recipe, adata)
+    normalised, size_factor, facts = median_normalised(x[:, kept], reference=False, median=median)
     log2 = log2_plus_one(normalised[:, pd.Index(kept).get_indexer(genes)]).astype(np.float32)
     log2.sort_indices()
-    return Processed(log2, genes, kept, size_factor, facts["median_total"], recipe["choices"])
+    facts["median_total"] = recipe["median_total"]
+    choices = recipe["choices"] | {"layer": layer or "X", **facts, **gene_counts(x, kept)}
+    return Processed(log2, genes, kept, share, size_factor, recipe["median_total"], choices)
+
+
+def _kept_of(recipe: dict[str, Any], adata: "AnnData") -> tuple[IntArray, FloatArray, float]:
+    """Positions of the genes that totals are taken over, their shares of reads, and the median total over them.
+
+    Of a data set that lacks some of them the totals are smaller, and so is the median they are compared with.
+    """
+    position = adata.var_names.get_indexer(recipe["kept_genes"])
+    present, share = position >= 0, np.asarray(recipe["kept_share"])
+    if not present.all():
+        warnings.warn(
+            f"{np.count_nonzero(~present)} of the {present.size} genes that library sizes were taken over in training "
+            f"are not in the data; the others had {share[present].sum():.0%} of the reads, which is allowed for",
+            stacklevel=5,
+        )
+    return position[present].astype(np.int64), share[present], recipe["median_total"] * share[present].sum()
 
 
 def selection_choices(n_top_genes: TopGenes, flavor: Flavor, reference: bool) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """The estimator: AutoImpute."""
 
 import warnings
+from collections.abc import Iterator
 from numbers import Integral
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, TypeAlias
@@ -9,8 +10,9 @@ import numpy as np
 
 from ._genes import positions_of_genes
 from .errors import NotFittedError
-from .io.matrix import as_observed, row_blocks
+from .io.matrix import CELLS_PER_BLOCK, as_observed, row_blocks
 from .model.settings import Settings
+from .progress import progress_bar
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -25,8 +27,6 @@ if TYPE_CHECKING:
     Data: TypeAlias = AnnData | NDArray[Any] | sparse.spmatrix | sparse.sparray | pd.DataFrame
 
 __all__ = ["AutoImpute"]
-
-CELLS_PER_BLOCK = 2048
 
 
 class AutoImpute:
@@ -75,7 +75,8 @@ class AutoImpute:
     held_out_
         Scores at held-out entries: `n`, and `rmse`, `mae`, `nmse` of `model` and of three floors: `gene_mean` (of
         non-zeros), `gene_cell_bias` and `base` (its empirical-Bayes form, the recipe's own start). None if nothing
-        was held out. No scored entry took part in training, stopping or (of its own fold) weighting.
+        was held out. Cross-validated: a fold's entries are predicted by the networks of that fold, which never saw
+        them and were not stopped by them, with weights learned on other entries.
     weights_
         What each network is worth in the mixture; what is missing to one is the base's share.
     converged_
@@ -85,8 +86,8 @@ class AutoImpute:
 
     Notes
     -----
-    One step costs about 9 · B · G · H multiply-adds for B cells, G genes, H hidden units. Memory: the dense float32
-    matrix of the modelled genes and one byte per entry beside it, plus 3 · G · H weights per network.
+    One step costs about 9 · B · G · H multiply-adds for B cells, G genes, H hidden units. Memory: a dense float32
+    matrix of the modelled genes per fold, and 3 · G · H weights per network (five times that while it is trained).
 
     References
     ----------
@@ -157,6 +158,7 @@ class AutoImpute:
         self.converged_: bool = outcome.converged
         self.genes_: list[str] | None = None if genes is None else [str(gene) for gene in genes]
         self.n_genes_in_: int = x.shape[1]
+        self.recipe_ = None
         self._warn()
         return self
 
@@ -199,7 +201,7 @@ class AutoImpute:
         """
         x = self._aligned(data, layer)
         imputed = np.empty(x.shape, dtype=np.float32)
-        for rows in row_blocks(x, CELLS_PER_BLOCK):
+        for rows in self._blocks(x, "imputing"):
             block = x[rows]
             imputed[rows] = np.maximum(self.model_.predict(block), 0)
             imputed[rows][np.diff(block.indptr) == 0] = 0  # nothing is known of a cell without observed entries
@@ -216,7 +218,14 @@ class AutoImpute:
     def embed(self, data: "Data", *, layer: str | None = None) -> "NDArray[np.float32]":
         """Return cells × hidden units: the last hidden layer of the network with most weight."""
         x = self._aligned(data, layer)
-        return np.concatenate([self.model_.embed(x[rows]) for rows in row_blocks(x, CELLS_PER_BLOCK)])
+        return np.concatenate([self.model_.embed(x[rows]) for rows in self._blocks(x, "embedding")])
+
+    @staticmethod
+    def _blocks(x: "sparse.csr_array", description: str) -> Iterator[slice]:
+        with progress_bar(x.shape[0], description, "cell") as bar:
+            for rows in row_blocks(x, CELLS_PER_BLOCK):
+                yield rows
+                bar.update(rows.stop - rows.start)
 
     def _aligned(self, data: "Data", layer: str | None) -> "sparse.csr_array":
         """Observed entries with the model's genes as columns, in its order."""

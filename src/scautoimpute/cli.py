@@ -111,6 +111,9 @@ def impute(
     max_epochs: Annotated[
         int | None, typer.Option(help="Train at most so long (default: 150; 7000 with --preset paper).")
     ] = None,
+    held_out_share: Annotated[
+        float | None, typer.Option(help="Share of entries to score on (default: 0.1 a fold; none with --preset paper).")
+    ] = None,
     model: Annotated[Path | None, typer.Option("--model", help="Save the trained model here.")] = None,
     from_model: Annotated[Path | None, typer.Option("--from-model", help="Apply this model; no training.")] = None,
     seed: Annotated[int, typer.Option(help="Same seed, same machine, same bytes.")] = 0,
@@ -124,7 +127,13 @@ def impute(
         from .io import check_writable, read, write
 
         started = time.perf_counter()
-        training = {"objective": objective, "preset": preset, "hidden": hidden, "max_epochs": max_epochs}
+        training = {
+            "objective": objective,
+            "preset": preset,
+            "hidden": hidden,
+            "max_epochs": max_epochs,
+            "held_out_share": held_out_share,
+        }
         genes = {"n_top_genes": n_top_genes, "flavor": flavor}
         _check_options(n_top_genes, flavor, scale, seed)
         _check_layers(layer, key_added)
@@ -135,9 +144,9 @@ def impute(
         estimator = _estimator(from_model, device=device, seed=seed, training=training)
         adata = read(source, transpose=transpose)
         _run(adata, estimator, genes=genes, layer=layer, scale=scale, keep_observed=not smooth, key_added=key_added)
+        write(adata, output, layer=key_added, overwrite=overwrite)
         if model is not None:
             estimator.save(model)
-        write(adata, output, layer=key_added, overwrite=overwrite)
         _report(_summary(adata, key_added, source, output, started), as_json=as_json)
 
 
@@ -269,7 +278,8 @@ def _show_warning(message: Warning | str, category: type[Warning], *_: Any, **__
 _OPTION_OF = {"random_state": "--seed"} | {
     name: f"--{name.replace('_', '-')}"
     for name in (
-        "layer", "objective", "preset", "n_top_genes", "flavor", "scale", "key_added", "hidden", "max_epochs", "device"
+        "layer", "objective", "preset", "n_top_genes", "flavor", "scale", "key_added", "hidden", "max_epochs", "device",
+        "held_out_share",
     )
 }  # fmt: skip
 _SPELLINGS = (
@@ -309,6 +319,7 @@ def _summary(adata: "AnnData", key: str, source: Path | str, output: Path, start
         "zeros_filled": record["n_zeros_filled"],
         "held_out_rmse": {name: s["rmse"] for name, s in scores.items() if name != "n"} if scores else None,
         "held_out_entries": scores["n"] if scores else 0,
+        "trained_before": record["trained_before"],
         "weights": record["weights"],
         "converged": record["converged"],
         "seconds": round(time.perf_counter() - started, 2),
@@ -329,12 +340,11 @@ def _report(summary: dict[str, Any], *, as_json: bool) -> None:
     if as_json:
         typer.echo(json.dumps(summary))
         return
-    scores = summary["held_out_rmse"]
     memory = "unknown" if summary["peak_memory_gb"] is None else f"{summary['peak_memory_gb']} GB"
     lines = {
         "cells × genes": f"{summary['cells']} × {summary['genes']} ({summary['genes_modelled']} modelled)",
         "zeros filled": f"{summary['zeros_filled']:,} of {summary['zeros']:,} in the modelled genes",
-        "held-out RMSE": _scores_in_words(scores, summary["held_out_entries"]) if scores else "not measured",
+        "held-out RMSE": _scores_in_words(summary),
         "time, peak memory": f"{summary['seconds']:.1f} s, {memory}",
         "result": f"{summary['output']}, layer {summary['layer']!r}: {summary['scale']}",
         "what it estimates": summary["estimate"],
@@ -347,8 +357,12 @@ def _line(name: str, text: object) -> str:
     return f"{name:<19} {text}"
 
 
-def _scores_in_words(scores: dict[str, float], n_entries: int) -> str:
+def _scores_in_words(summary: dict[str, Any]) -> str:
+    scores = summary["held_out_rmse"]
+    if scores is None:
+        return "not measured: nothing was held out (--held-out-share 0.1 holds out and scores 10 %)"
     return (
-        f"{scores['model']:.4g} on {n_entries:,} entries the model never saw "
+        f"{scores['model']:.4g} on {summary['held_out_entries']:,} entries the model never saw"
+        f"{', when it was trained on other data' if summary['trained_before'] else ''} "
         f"(gene mean {scores['gene_mean']:.4g}, gene + cell bias {scores['gene_cell_bias']:.4g}); log2 scale"
     )

@@ -1,6 +1,5 @@
 """Plots of what imputation did to an AnnData."""
 
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -8,6 +7,8 @@ import numpy as np
 from scipy import sparse
 
 from .io.matrix import counts_matrix
+from .io.write import complete_or_absent
+from .scales import to_log1p
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -68,7 +69,8 @@ def overview(
     if color is not None and handles:
         figure.legend(handles, labels, loc="outside lower left", ncols=6, frameon=False, fontsize=8, markerscale=2)
     if save is not None:
-        _save(figure, Path(save).expanduser())
+        with complete_or_absent(Path(save).expanduser().resolve()) as beside:
+            figure.savefig(beside, dpi=150)
     return figure
 
 
@@ -108,8 +110,8 @@ def pca(
     from sklearn.decomposition import PCA
 
     _check(adata, key, color)
-    modelled = _modelled(adata)
-    values = _log_values(adata, key, modelled) if imputed else _log_counts(adata, layer, modelled)
+    modelled = _modelled(adata, key)
+    values = _log_values(adata, key, modelled) if imputed else _log_counts(adata, key, layer, modelled)
     scores = PCA(2, svd_solver="full").fit_transform(values)
     title = "imputed" if imputed else "observed"
     if color is not None and adata.obs[color].dtype.kind in "iuf":
@@ -158,7 +160,7 @@ def zeros(adata: "AnnData", *, ax: "Axes", key: str = "imputed", layer: str | No
         If the results or the layer are not in `adata`.
     """
     _check(adata, key)
-    modelled = _modelled(adata)
+    modelled = _modelled(adata, key)
     counts = _dense(_in_memory(counts_matrix(adata, layer)), modelled)
     after = _dense(_in_memory(adata.layers[key]), modelled)
     mean = counts.mean(0)
@@ -210,31 +212,24 @@ def _check(adata: "AnnData", key: str, color: str | None = None) -> None:
         raise ValueError(msg)
 
 
-def _save(figure: "Figure", path: Path) -> None:
-    """Write beside `path` and rename."""
-    beside = path.with_name(f".{path.stem}.partial-{os.getpid()}{path.suffix}")
-    try:
-        figure.savefig(beside, dpi=150)
-        beside.replace(path)
-    finally:
-        beside.unlink(missing_ok=True)
+def _modelled(adata: "AnnData", key: str) -> "NDArray[np.int64]":
+    """Return the positions of the genes that the run `key` modelled."""
+    positions: NDArray[np.int64] = adata.var_names.get_indexer(adata.uns[key]["genes"])
+    return positions[positions >= 0]
 
 
-def _modelled(adata: "AnnData") -> "NDArray[np.bool_]":
-    modelled: NDArray[np.bool_] = adata.var["autoimpute_modelled"].to_numpy()
-    return modelled
+def _log_counts(adata: "AnnData", key: str, layer: str | None, genes: "NDArray[np.int64]") -> "NDArray[Any]":
+    counts = _dense(_in_memory(counts_matrix(adata, layer)), genes)
+    return to_log1p(counts, "counts", **_sizes(adata, key))
 
 
-def _log_counts(adata: "AnnData", layer: str | None, modelled: "NDArray[np.bool_]") -> "NDArray[Any]":
-    matrix = _in_memory(counts_matrix(adata, layer))
-    total = np.maximum(np.asarray(matrix.sum(1)).ravel()[:, None], 1)
-    values: NDArray[Any] = np.log1p(_dense(matrix, modelled) / total * 1e4)
-    return values
+def _log_values(adata: "AnnData", key: str, genes: "NDArray[np.int64]") -> "NDArray[Any]":
+    return to_log1p(_dense(_in_memory(adata.layers[key]), genes), adata.uns[key]["scale"], **_sizes(adata, key))
 
 
-def _log_values(adata: "AnnData", key: str, modelled: "NDArray[np.bool_]") -> "NDArray[Any]":
-    values = _dense(_in_memory(adata.layers[key]), modelled)
-    return values if adata.uns[key]["scale"] in {"log1p", "log2"} else np.log1p(values)
+def _sizes(adata: "AnnData", key: str) -> dict[str, Any]:
+    size_factor = adata.obs["autoimpute_size_factor"].to_numpy()[:, None]
+    return {"size_factor": size_factor, "median_total": adata.uns[key]["recipe"]["median_total"]}
 
 
 def _in_memory(matrix: Any) -> Any:
@@ -244,8 +239,8 @@ def _in_memory(matrix: Any) -> Any:
     return matrix if sparse.issparse(matrix) else np.asarray(matrix)
 
 
-def _dense(matrix: Any, columns: "NDArray[np.bool_]") -> "NDArray[Any]":
-    chosen = matrix[:, np.flatnonzero(columns)]
+def _dense(matrix: Any, columns: "NDArray[np.int64]") -> "NDArray[Any]":
+    chosen = matrix[:, columns]
     values: NDArray[Any] = np.asarray(chosen.toarray() if sparse.issparse(chosen) else chosen)
     return values
 

@@ -251,7 +251,7 @@ def recipe_autoimpute(
     -------
     None, or the copy. Sets the following fields:
 
-    ``adata.X``
+    ``adata.X``, or ``adata.layers[layer]``
         log2(normalised counts + 1); float32, or float64 with `reference`; dense or sparse as the counts were.
     ``adata.obs["size_factor"]``
         Total of the cell over the median total; 1 for an empty cell.
@@ -284,7 +284,7 @@ def recipe_autoimpute(
     _refuse_in_place(adata, copy=copy)
     done = processed_matrix(adata, layer=layer, n_top_genes=n_top_genes, flavor=flavor, reference=reference)
     result = _subset(adata, done.genes, copy=copy)
-    result.X = in_container_of(counts_matrix(result, layer), done.log2)
+    _store(result, done.log2, layer, double=reference)
     result.obs["size_factor"] = done.size_factor
     _record(result, **done.choices)
     return result if copy else None

@@ -9,7 +9,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Scale", "check_scale", "from_normalised"]
+__all__ = ["Scale", "check_scale", "from_normalised", "to_log1p"]
 
 Scale = Literal["counts", "cp10k", "log1p", "log2"]
 
@@ -52,3 +52,15 @@ def from_normalised(
     else:
         converted = values * (1e4 / median_total)
     return np.asarray(converted, dtype=np.float32)
+
+
+def to_log1p(
+    values: NDArray[Any], scale: str, *, size_factor: NDArray[Any] | float, median_total: float
+) -> NDArray[np.float32]:
+    """Bring values on `scale` to ln(1 + counts per 10,000); parameters as in `from_normalised`."""
+    if scale == "log1p":
+        return np.asarray(values, dtype=np.float32)
+    if scale == "cp10k":
+        return np.asarray(np.log1p(values), dtype=np.float32)
+    normalised = values / size_factor if scale == "counts" else np.exp2(values) - 1
+    return from_normalised(normalised, "log1p", size_factor=size_factor, median_total=median_total)

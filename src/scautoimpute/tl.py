@@ -9,7 +9,7 @@ from scipy import sparse
 
 from . import __version__
 from .autoimpute import AutoImpute
-from .io.matrix import counts_matrix, row_blocks
+from .io.matrix import CELLS_PER_BLOCK, counts_matrix, row_blocks
 from .pp import Processed, processed_as, processed_matrix
 from .scales import check_scale, from_normalised
 
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 __all__ = ["autoimpute"]
 
 FEW_CELLS = 30
-CELLS_PER_BLOCK = 2048
 
 
 def autoimpute(
@@ -56,9 +55,9 @@ def autoimpute(
         An `AutoImpute` to use instead of a new one: trained here if it has not been trained; applied as it is,
         with the genes and library size it was trained on, if it has (`n_top_genes` and `flavor` are then ignored).
     scale
-        Of the result: `"log1p"`, ln(1 + counts per 10,000) as scanpy has it; `"cp10k"`, without the logarithm;
+        Of the result: `"log1p"`, ln(1 + counts per 10,000); `"cp10k"`, without the logarithm;
         `"counts"`, at each cell's own library size; `"log2"`, the model's own, at the median library size.
-        Totals are over the genes that pass the read filter.
+        Totals are over the genes that pass the read filter (`scanpy.pp.normalize_total` takes all genes).
     keep_observed
         Fill only the zeros (True), or replace observed values by their estimates too (False).
     key_added
@@ -79,8 +78,13 @@ def autoimpute(
         Which genes were modelled.
     ``adata.obsm["X_autoimpute"]``
         Hidden layer of the network, one row per cell.
+    ``adata.obs["autoimpute_size_factor"]``
+        Total of the cell over the median total.
     ``adata.uns[key_added]``
-        Scale, settings, version, pre-processing, held-out scores, history, and how many zeros were filled.
+        Scale, genes modelled, settings, version, pre-processing, and how many zeros were filled; `held_out`,
+        `history` and `converged` of the training, which with `trained_before` was on other data.
+
+    The fields in `var`, `obsm` and `obs` are those of the last run.
 
     `adata.X` and everything else stay as they are.
 
@@ -103,7 +107,34 @@ def autoimpute(
     >>> adata.layers["imputed"].shape
     (60, 80)
     """
-    in_words = check_scale(scale)
+    check_scale(scale)
+    _check_options(model, preset, key_added, layer)
+    if copy:
+        adata = adata.to_memory(copy=True) if adata.isbacked else adata.copy()
+    estimator = model or AutoImpute(preset=preset, random_state=random_state)
+    trained_before = estimator.is_fitted
+    processed = _process_and_fit(adata, estimator, layer=layer, n_top_genes=n_top_genes, flavor=flavor)
+    imputed = estimator.impute(processed.log2, keep_observed=keep_observed)
+    adata.obsm["X_autoimpute"] = estimator.embed(processed.log2)
+    adata.obs["autoimpute_size_factor"] = processed.size_factor
+    adata.var["autoimpute_modelled"] = np.isin(np.arange(adata.n_vars), processed.genes)
+    adata.uns[key_added] = {
+        "scale": scale,
+        "scale_in_words": check_scale(scale),
+        "keep_observed": keep_observed,
+        **_zeros(processed.log2, imputed),
+        "genes": adata.var_names[processed.genes].to_numpy(dtype=object),
+        "recipe": processed.choices,
+        "trained_before": trained_before,
+        **_record(estimator),
+    }
+    np.exp2(imputed, out=imputed)
+    imputed -= 1
+    adata.layers[key_added] = _all_genes(counts_matrix(adata, layer), processed, imputed, scale, keep_observed)
+    return adata if copy else None
+
+
+def _check_options(model: AutoImpute | None, preset: str | None, key_added: str, layer: str | None) -> None:
     if model is not None and preset is not None:
         msg = (
             f"both model= and preset={preset!r} were given: set the preset of the model, AutoImpute(preset={preset!r})"
@@ -112,25 +143,16 @@ def autoimpute(
     if key_added == layer:
         msg = f"key_added={key_added!r} is the layer that holds the counts, which would be lost: give another name"
         raise ValueError(msg)
-    adata = adata.copy() if copy else adata
-    estimator = model or AutoImpute(preset=preset, random_state=random_state)
-    processed = _process_and_fit(adata, estimator, layer=layer, n_top_genes=n_top_genes, flavor=flavor)
-    imputed = np.exp2(estimator.impute(processed.log2, keep_observed=keep_observed)) - 1
-    adata.layers[key_added] = _all_genes(counts_matrix(adata, layer), processed, imputed, scale, keep_observed)
-    adata.var["autoimpute_modelled"] = np.isin(np.arange(adata.n_vars), processed.genes)
-    adata.obsm["X_autoimpute"] = estimator.embed(processed.log2)
-    n_zeros = int(np.prod(processed.log2.shape)) - processed.log2.nnz
-    still_zero = int((imputed == 0).sum() - (imputed[processed.log2.nonzero()] == 0).sum())
-    adata.uns[key_added] = {
-        "scale": scale,
-        "scale_in_words": in_words,
-        "keep_observed": keep_observed,
-        "n_zeros": n_zeros,
-        "n_zeros_filled": n_zeros - still_zero,
-        "recipe": processed.choices,
-        **_record(estimator),
-    }
-    return adata if copy else None
+
+
+def _zeros(observed: sparse.csr_array, imputed: "NDArray[np.float32]") -> dict[str, int]:
+    """How many entries of the modelled genes were zero, and how many of those no longer are."""
+    n_zeros = int(np.prod(observed.shape)) - observed.nnz
+    n_filled = sum(
+        int(np.count_nonzero(imputed[rows])) - int(np.count_nonzero(imputed[rows][observed[rows].nonzero()]))
+        for rows in row_blocks(observed, CELLS_PER_BLOCK)
+    )
+    return {"n_zeros": n_zeros, "n_zeros_filled": n_filled}
 
 
 def _process_and_fit(
@@ -157,20 +179,19 @@ def _all_genes(
     counts: Any, processed: Processed, imputed: "NDArray[np.float32]", scale: str, keep_observed: bool
 ) -> Any:
     """Layer of every gene on `scale`: imputed where modelled, observed elsewhere; sparse if `counts` are."""
-    blocks = []
+    blocks: list[Any] = []
     for rows in row_blocks(imputed, CELLS_PER_BLOCK):
-        factor = processed.size_factor[rows, None]
-        block = counts[rows]
-        observed = np.asarray(block.todense() if sparse.issparse(block) else block, dtype=np.float64)
-        normalised = observed / factor
+        factor, block = processed.size_factor[rows, None], counts[rows]
+        is_sparse = sparse.issparse(block)
+        normalised = np.asarray(block.toarray() if is_sparse else block, dtype=np.float64) / factor
         filled = imputed[rows]
         if keep_observed:  # the exact counts, rather than what is left of them after a logarithm and back
             seen = normalised[:, processed.genes]
             filled = np.where(seen > 0, seen, filled)
         normalised[:, processed.genes] = filled
-        block = from_normalised(normalised, scale, size_factor=factor, median_total=processed.median_total)
-        blocks.append(sparse.csr_matrix(block) if sparse.issparse(counts) else block)
-    return sparse.vstack(blocks, format="csr") if sparse.issparse(counts) else np.concatenate(blocks)
+        scaled = from_normalised(normalised, scale, size_factor=factor, median_total=processed.median_total)
+        blocks.append(sparse.csr_matrix(scaled) if is_sparse else scaled)
+    return sparse.vstack(blocks, format="csr") if sparse.issparse(blocks[0]) else np.concatenate(blocks)
 
 
 def _record(estimator: AutoImpute) -> dict[str, Any]:

@@ -11,8 +11,17 @@ if TYPE_CHECKING:
     from anndata import AnnData
     from numpy.typing import DTypeLike, NDArray
 
-__all__ = ["as_observed", "block_csr", "counts_matrix", "is_integer_counts", "row_blocks", "rows_per_block"]
+__all__ = [
+    "CELLS_PER_BLOCK",
+    "as_observed",
+    "block_csr",
+    "counts_matrix",
+    "is_integer_counts",
+    "row_blocks",
+    "rows_per_block",
+]
 
+CELLS_PER_BLOCK = 2048  # where blocks of modelled genes are processed
 _VALUES_PER_BLOCK = 4_000_000  # 32 MB of float64
 _LARGEST_COUNT = 2**53  # float64 holds no odd number above
 
@@ -145,7 +154,7 @@ def _matrix_and_names(data: Any, *, layer: str | None) -> tuple[Any, Any, Any]:
         msg = f"layer={layer!r} was given with a {type(data).__name__}; only AnnData has layers: leave it out"
         raise ValueError(msg)
     if isinstance(data, pd.DataFrame):
-        return data.to_numpy(), data.index, data.columns
+        return data.to_numpy(), data.index.astype(str), data.columns.astype(str)
     if not (isinstance(data, np.ndarray) or sparse.issparse(data)):
         msg = f"found a {type(data).__name__}; allowed are AnnData, DataFrame, ndarray and scipy sparse matrices"
         raise TypeError(msg)

@@ -64,7 +64,7 @@ def read(path: str | Path, *, transpose: bool = False) -> "AnnData":
     path = Path(path).expanduser()
     reader = _reader(path)
     adata = _parse(reader, path)
-    if adata.X is None or 0 in adata.shape:
+    if (adata.X is None and not len(adata.layers)) or 0 in adata.shape:
         msg = f"{path} holds no matrix: X is {'missing' if adata.X is None else f'{adata.n_obs} × {adata.n_vars}'}; "
         msg += f"cells × genes is needed in X (layers: {', '.join(adata.layers) or 'none'})"
         raise ValueError(msg)
@@ -200,7 +200,10 @@ def _read_text(path: Path) -> "AnnData":
         raise _BadContentError(msg) from error
     n_missing = int(np.count_nonzero(np.isnan(matrix.data)))
     if n_missing:
-        warnings.warn(f"{path} has {n_missing} empty or NA fields: they are taken as missing (NaN)", stacklevel=4)
+        warnings.warn(
+            f"{path} has {n_missing} empty or NA fields: they are NaN; fill or remove them before imputing counts",
+            stacklevel=4,
+        )
     obs, var = pd.DataFrame(index=pd.Index(names, dtype=object)), pd.DataFrame(index=pd.Index(header, dtype=object))
     return AnnData(_narrowed(matrix), obs=obs, var=var)
 

@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING, Any, TextIO, cast
 import numpy as np
 from scipy import sparse
 
+from ..progress import progress_bar
 from .checks import one_line, recognised_suffix
 from .matrix import counts_matrix, is_integer_counts, row_blocks, rows_per_block
 
 if TYPE_CHECKING:
     from anndata import AnnData
 
-__all__ = ["check_writable", "write"]
+__all__ = ["check_writable", "complete_or_absent", "write"]
 
 _SEPARATORS = {".csv": ",", ".csv.gz": ",", ".tsv": "\t", ".tsv.gz": "\t"}
 _SUFFIXES = (".h5ad", *_SEPARATORS)
@@ -58,7 +59,7 @@ def write(adata: "AnnData", path: str | Path, *, layer: str | None = None, overw
     matrix = None if layer is None and _suffix(path) == ".h5ad" else counts_matrix(adata, layer)
     if _suffix(path) in _SEPARATORS:
         matrix = _row_wise(matrix)
-    with _complete_or_absent(Path(path).expanduser().resolve()) as partial:
+    with complete_or_absent(Path(path).expanduser().resolve()) as partial:
         try:
             if partial.suffix == ".h5ad":
                 _write_h5ad(adata, partial)
@@ -117,10 +118,10 @@ def _check_folder(folder: Path) -> None:
 
 
 @contextmanager
-def _complete_or_absent(path: Path) -> Iterator[Path]:
+def complete_or_absent(path: Path) -> Iterator[Path]:
     """Give a temporary name in the same folder, renamed to `path` on success and removed on whatever else happens."""
-    suffix = _suffix(path)
-    partial = path.with_name(f".{path.name[: -len(suffix)]}.partial-{os.getpid()}{suffix}")
+    suffix = "".join(path.suffixes[-2:] if path.suffix.lower() == ".gz" else path.suffixes[-1:])
+    partial = path.with_name(f".{path.name.removesuffix(suffix)}.partial-{os.getpid()}{suffix.lower()}")
     try:
         yield partial
         partial.replace(path)
@@ -149,11 +150,12 @@ def _write_text(adata: "AnnData", matrix: Any, path: Path) -> None:
 
     whole = is_integer_counts(matrix)  # 3, not 3.0
     names = pd.Index(adata.obs_names)
-    with _open_text(path) as handle:
+    with _open_text(path) as handle, progress_bar(len(names), "writing", "cell") as bar:
         for rows in row_blocks(matrix, rows_per_block(matrix.shape[1])):
             dense = _dense(matrix[rows])
             block = pd.DataFrame(dense.astype(np.int64) if whole else dense, names[rows], adata.var_names)
             block.to_csv(handle, sep=_SEPARATORS[_suffix(path)], header=rows.start == 0, index_label="")
+            bar.update(len(block))
 
 
 def _row_wise(matrix: Any) -> Any:

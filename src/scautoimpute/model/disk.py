@@ -1,11 +1,10 @@
 """One file per model: safetensors, tensors plus a JSON header. Loading cannot run code."""
 
 import json
-import os
 from pathlib import Path
 from typing import Any
 
-from ..io.write import check_writable
+from ..io.write import check_writable, complete_or_absent
 from .masked import MaskedModel
 from .paper import PaperModel
 from .settings import Settings
@@ -28,12 +27,8 @@ def write_model(path: Path, model: MaskedModel | PaperModel, description: dict[s
     tensors, values = model_state(model)
     header = {"format_version": FORMAT_VERSION, "package_version": __version__, "model": values} | description
     check_writable(path, overwrite=True, any_suffix=True)
-    beside = path.with_name(f".{path.name}.partial-{os.getpid()}")
-    try:
+    with complete_or_absent(path) as beside:
         save_file(tensors, beside, metadata={KEY: json.dumps(header)})
-        beside.replace(path)
-    finally:
-        beside.unlink(missing_ok=True)
 
 
 def read_model(path: Path) -> tuple[MaskedModel | PaperModel, dict[str, Any]]:

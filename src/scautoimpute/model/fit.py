@@ -60,15 +60,18 @@ def _fit_default(x: sparse.csr_array, settings: Settings, rng: np.random.Generat
 
 
 def _scores(prediction: HeldOutPrediction) -> dict[str, Any]:
-    floors: dict[str, list[Any]] = {"gene_mean": [], "gene_cell_bias": []}
-    for visible, held_out in zip(prediction.visible, prediction.scoring, strict=True):
-        floors["gene_mean"].append(gene_mean(visible)[held_out.columns])
-        gene, cell = gene_cell_bias(visible)
-        floors["gene_cell_bias"].append(gene[held_out.columns] + cell[held_out.rows])
+    pairs = zip(prediction.visible, prediction.scoring, strict=True)
+    floors = [_floors(visible, held_out.rows, held_out.columns) for visible, held_out in pairs]
     truth = prediction.truth_V
     scores = {"model": recovery_scores(truth, np.maximum(prediction.model_V, 0))}
-    scores |= {name: recovery_scores(truth, np.concatenate(parts)) for name, parts in floors.items()}
+    scores |= {name: recovery_scores(truth, np.concatenate([f[name] for f in floors])) for name in floors[0]}
     return {"n": len(truth), **scores, "base": recovery_scores(truth, prediction.base_V)}
+
+
+def _floors(visible: Any, rows: Any, cols: Any) -> dict[str, Any]:
+    """What the simplest alternatives predict at hidden entries."""
+    gene, cell = gene_cell_bias(visible)
+    return {"gene_mean": gene_mean(visible)[cols], "gene_cell_bias": gene[cols] + cell[rows]}
 
 
 def _fit_paper(x: sparse.csr_array, settings: Settings, rng: np.random.Generator, device: torch.device) -> Outcome:
@@ -86,11 +89,7 @@ def _fit_paper(x: sparse.csr_array, settings: Settings, rng: np.random.Generator
         model = fit_paper(hidden.visible if hidden else x, settings, rng, device, on_step)
     scores = None
     if hidden is not None:
-        gene, cell = gene_cell_bias(hidden.visible)
-        predictions = {
-            "model": np.maximum(model.predict(hidden.visible)[hidden.rows, hidden.cols], 0),
-            "gene_mean": gene_mean(hidden.visible)[hidden.cols],
-            "gene_cell_bias": gene[hidden.cols] + cell[hidden.rows],
-        }
+        at = hidden.rows, hidden.cols
+        predictions = {"model": np.maximum(model.predict(hidden.visible)[at], 0)} | _floors(hidden.visible, *at)
         scores = {"n": len(hidden.truth)} | {k: recovery_scores(hidden.truth, p) for k, p in predictions.items()}
     return Outcome(model, pd.DataFrame(rows, columns=HISTORY_COLUMNS), scores, stopped)

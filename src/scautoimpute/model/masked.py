@@ -168,7 +168,7 @@ def fit_masked(
     folds = [Fold(encoding, nets) for encoding, nets in zip(encodings, networks, strict=True)]
     scoring = [scored for _, scored in halves]
     tables = [_at_held_out(*pair) for pair in zip(folds, visible, scoring, strict=True)]
-    model = MaskedModel(fit_base(x), tuple(folds), _weights(tables))
+    model = MaskedModel(fit_base(x), tuple(folds), _weights(np.concatenate(tables)))
     return model, _cross_fitted(tables, scoring, visible)
 
 
@@ -264,18 +264,20 @@ def _at_held_out(fold: Fold, visible: sparse.csr_array, held_out: HeldOut) -> ND
     return np.concatenate([np.stack(block, axis=1) for block in columns]).astype(np.float64)
 
 
-def _weights(tables: list[NDArray[np.float64]]) -> NDArray[np.float64]:
-    table = np.concatenate(tables)
-    return mixture_weights(table[:, 2:], table[:, 0] - table[:, 1])
-
-
 def _cross_fitted(
     tables: list[NDArray[np.float64]], scoring: list[HeldOut], visible: list[sparse.csr_array]
 ) -> HeldOutPrediction:
-    """Predict each fold's scoring entries with weights learned on the other folds."""
-    model = []
-    for index, table in enumerate(tables):
-        others = [t for i, t in enumerate(tables) if i != index] or tables
-        model.append(table[:, 1] + table[:, 2:] @ _weights(others))
-    together = np.concatenate(tables)
-    return HeldOutPrediction(together[:, 0], np.concatenate(model), together[:, 1], scoring, visible)
+    """Predict each fold's scoring entries with weights learned on the other folds (of one fold, the other half)."""
+    table = np.concatenate(tables)
+    group_V = (
+        np.repeat(np.arange(len(tables)), [len(t) for t in tables]) if len(tables) > 1 else np.arange(len(table)) % 2
+    )
+    model_V = table[:, 1].copy()
+    for group in np.unique(group_V):
+        inside = group_V == group
+        model_V[inside] += table[inside, 2:] @ _weights(table[~inside])
+    return HeldOutPrediction(table[:, 0], model_V, table[:, 1], scoring, visible)
+
+
+def _weights(table: NDArray[np.float64]) -> NDArray[np.float64]:
+    return mixture_weights(table[:, 2:], table[:, 0] - table[:, 1])

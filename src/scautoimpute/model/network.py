@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 __all__ = ["Activation", "Autoencoder", "initialise_normal", "initialise_small"]
 
-Activation = Literal["sigmoid", "centred_sigmoid", "linear"]
+Activation = Literal["sigmoid", "centred_sigmoid"]
 
 
 def _centred_sigmoid(z: Tensor) -> Tensor:
@@ -23,7 +23,6 @@ def _centred_sigmoid(z: Tensor) -> Tensor:
 _ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "sigmoid": torch.sigmoid,
     "centred_sigmoid": _centred_sigmoid,
-    "linear": nn.Identity(),
 }
 
 

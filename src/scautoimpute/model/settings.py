@@ -61,11 +61,12 @@ class Settings:
             _one_of("preset", preset, get_args(Preset))
         values = _DEFAULTS[preset] | {name: value for name, value in chosen.items() if value is not None}
         values["hidden"] = _widths(values["hidden"])
-        # A wider layer takes proportionally smaller steps: measured optimum about 1/√width
+        # A wider layer takes smaller steps: measured optimum between 1/√width and 1/width
         if preset is None and chosen.get("learning_rate") is None:
             values["learning_rate"] *= (128 / max(values["hidden"])) ** 0.65
         settings = cls(objective=objective, preset=preset, **({"batch_size": None} | values))  # type: ignore[arg-type]
         settings._check()
+        _refuse_unused(preset, values["optimizer"], chosen)
         return settings
 
     def _check(self) -> None:
@@ -94,6 +95,16 @@ def _one_of(name: str, value: Any, allowed: tuple[str, ...]) -> None:
     if value not in allowed:
         msg = f"{name}={value!r} is not known: choose {' or '.join(repr(a) for a in allowed)}"
         raise ValueError(msg)
+
+
+def _refuse_unused(preset: str | None, optimizer: str, chosen: dict[str, Any]) -> None:
+    """Refuse what was chosen explicitly and would have no effect."""
+    unused = ("batch_size", "n_folds") if preset == "paper" else ("l2",) if optimizer != "adamw" else ()
+    for name in unused:
+        if chosen.get(name) is not None:
+            why = "preset='paper'" if preset == "paper" else f"optimizer={optimizer!r} without preset='paper'"
+            msg = f"{name}={chosen[name]!r} has no effect with {why}: leave it out"
+            raise ValueError(msg)
 
 
 def _widths(hidden: Any) -> tuple[int, ...]:
