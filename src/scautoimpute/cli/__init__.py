@@ -1,0 +1,10 @@
+"""The command line.
+
+The summary goes to stdout, everything else to stderr. Heavy libraries are imported inside the commands, so that
+`--help` answers at once.
+"""
+
+from . import demo, impute
+from ._app import app, main
+
+__all__ = ["app", "demo", "impute", "main"]

@@ -1,0 +1,87 @@
+"""What a run did, as lines for a reader or as JSON for a program."""
+
+import json
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+
+__all__ = ["line", "report", "summarise"]
+
+_ESTIMATES = {
+    "masked": "expression given that it was detected: for recovering values, "
+    "not for clustering or differential expression",
+}
+
+
+def summarise(adata: "AnnData", key: str, source: Path | str, output: Path, started: float) -> dict[str, Any]:
+    from .. import __version__
+
+    record = adata.uns[key]
+    scores = record.get("held_out")
+    return {
+        "version": __version__,
+        "input": str(source),
+        "output": str(output),
+        "layer": key,
+        "scale": record["scale_in_words"],
+        "estimate": _ESTIMATES[record["settings"]["objective"]],
+        "cells": adata.n_obs,
+        "genes": adata.n_vars,
+        "genes_modelled": int(adata.var["autoimpute_modelled"].sum()),
+        "zeros": record["n_zeros"],
+        "zeros_filled": record["n_zeros_filled"],
+        "held_out_rmse": {name: s["rmse"] for name, s in scores.items() if name != "n"} if scores else None,
+        "held_out_entries": scores["n"] if scores else 0,
+        "trained_before": record["trained_before"],
+        "weights": record["weights"],
+        "converged": record["converged"],
+        "seconds": round(time.perf_counter() - started, 2),
+        "peak_memory_gb": _peak_memory_gb(),
+    }
+
+
+def _peak_memory_gb() -> float | None:
+    try:
+        import resource
+    except ImportError:  # not on Windows
+        return None
+    unit = 1 if sys.platform == "darwin" else 1024
+    return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e9, 2)
+
+
+def report(summary: dict[str, Any], *, as_json: bool) -> None:
+    if as_json:
+        typer.echo(json.dumps(summary))
+        return
+    memory = "unknown" if summary["peak_memory_gb"] is None else f"{summary['peak_memory_gb']} GB"
+    lines = {
+        "cells × genes": f"{summary['cells']} × {summary['genes']} ({summary['genes_modelled']} modelled)",
+        "zeros filled": f"{summary['zeros_filled']:,} of {summary['zeros']:,} in the modelled genes",
+        "held-out RMSE": _scores_in_words(summary),
+        "time, peak memory": f"{summary['seconds']:.1f} s, {memory}",
+        "result": f"{summary['output']}, layer {summary['layer']!r}: {summary['scale']}",
+        "what it estimates": summary["estimate"],
+    }
+    for name, text in lines.items():
+        typer.echo(line(name, text))
+
+
+def line(name: str, text: object) -> str:
+    return f"{name:<19} {text}"
+
+
+def _scores_in_words(summary: dict[str, Any]) -> str:
+    scores = summary["held_out_rmse"]
+    if scores is None:
+        return "not measured: nothing was held out (--held-out-share 0.1 holds out and scores 10 %)"
+    return (
+        f"{scores['model']:.4g} on {summary['held_out_entries']:,} entries the model never saw"
+        f"{', when it was trained on other data' if summary['trained_before'] else ''} "
+        f"(gene mean {scores['gene_mean']:.4g}, gene + cell bias {scores['gene_cell_bias']:.4g}); log2 scale"
+    )
