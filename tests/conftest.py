@@ -38,3 +38,7 @@ def golden():
 def array_type(request):
     """Turn a dense array into each of the matrix containers that AnnData holds."""
     return request.param
+
+
+def pytest_addoption(parser):
+    parser.addoption("--write-docs", action="store_true", help="write the pages that tests hold to what was said")
