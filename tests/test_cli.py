@@ -31,7 +31,7 @@ QUICK = ["--max-epochs", "3", "--hidden", "8", "--seed", "5"]
 LONG = ["--hidden", "8000", "--max-epochs", "100000"]
 OPTIONS = {"--output", "--layer", "--transpose", "--objective", "--preset", "--n-top-genes", "--flavor", "--scale"}
 OPTIONS |= {"--smooth", "--key-added", "--hidden", "--max-epochs", "--model", "--from-model", "--seed", "--device"}
-OPTIONS |= {"--overwrite", "--json", "--debug", "--help"}
+OPTIONS |= {"--learning-rate", "--l2", "--threshold", "--overwrite", "--json", "--debug", "--help"}
 ESTIMATE = "expression given that it was detected: for recovering values, not for clustering or differential expression"
 
 
