@@ -83,7 +83,7 @@ def tune(
         )
         if output is not None:
             _write(found, output)
-        options = {"layer": layer, "transpose": transpose, "preset": preset, "n_top_genes": n_top_genes}
+        options: dict[str, Any] = {"layer": layer, "transpose": transpose, "preset": preset, "n_top_genes": n_top_genes}
         options |= {"flavor": flavor, "max_epochs": max_epochs, "seed": seed or None}
         command = _command(source, found, options)
         _report(found, command, seconds=round(time.perf_counter() - started, 2), output=output, as_json=as_json)
@@ -100,12 +100,12 @@ def _grid(given: list[str] | None) -> dict[str, list[float]] | None:
         name, _, values = text.partition("=")
         name = name.strip().replace("-", "_")
         if name in grid:
-            msg = f"--grid {name} was given twice: give all its values at once, {name}=V,V"
+            msg = f"--grid has {name} twice: give all its values at once, as in '{name}=0.1,1'"
             raise ValueError(msg)
         try:
             grid[name] = [int(value) if value.strip().isdecimal() else float(value) for value in values.split(",")]
         except ValueError as error:
-            msg = f"--grid {text} is not a name and its values: give numbers without spaces, e.g. l2=0.1,1,10"
+            msg = f"--grid {text!r} is not a name and its values: give numbers without spaces, as in 'l2=0.1,1,10'"
             raise ValueError(msg) from error
     return grid
 

@@ -50,6 +50,7 @@ def candidates(grid: Mapping[str, Sequence[Any]] | None, preset: str | None) -> 
 def resolved(preset: str | None, **chosen: Any) -> dict[str, Any]:
     """All settings of `preset` with some changed, checked, in plain types: a single hidden width as a number."""
     values = Settings.resolve(objective="masked", preset=preset, **chosen).to_json()
+    values |= {name: float(values[name]) for name in ("l2", "learning_rate", "threshold")}
     widths = values["hidden"]
     values["hidden"] = widths[0] if len(widths) == 1 else tuple(widths)
     return values
@@ -82,7 +83,7 @@ def plan_rungs(
     [(36, 6), (12, 17), (4, 50), (2, 150)]
     """
     _check_schedule(factor, min_resources, max_resources)
-    n_rungs = 1 + math.floor(math.log(n_candidates) / math.log(factor) + 1e-9)
+    n_rungs = 1 + round(math.log(n_candidates, factor))
     start = max_resources / factor ** (n_rungs - 1) if min_resources is None else min_resources
     rungs, resources = [], max(1.0, start)
     while n_candidates > 1 and round(resources) < max_resources:

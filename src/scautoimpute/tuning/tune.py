@@ -58,7 +58,7 @@ def tune(
         A rung keeps one candidate in `factor` and gives each `factor` times the epochs.
     min_resources, max_resources
         Epochs (full-batch steps with `preset="paper"`) of the first and last rung. Default: the preset's
-        `max_epochs` for the last, and for the first what leaves the last with fewer than `factor` candidates.
+        `max_epochs` for the last, and for the first what leaves the last with one candidate or two.
     share
         Of the non-zero counts to hide for choosing, and as much again to report on.
     device
