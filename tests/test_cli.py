@@ -31,7 +31,7 @@ QUICK = ["--max-epochs", "3", "--hidden", "8", "--seed", "5"]
 LONG = ["--hidden", "8000", "--max-epochs", "100000"]
 OPTIONS = {"--output", "--layer", "--transpose", "--objective", "--preset", "--n-top-genes", "--flavor", "--scale"}
 OPTIONS |= {"--smooth", "--key-added", "--hidden", "--max-epochs", "--model", "--from-model", "--seed", "--device"}
-OPTIONS |= {"--overwrite", "--json", "--debug", "--help"}
+OPTIONS |= {"--learning-rate", "--l2", "--threshold", "--overwrite", "--json", "--debug", "--help"}
 ESTIMATE = "expression given that it was detected: for recovering values, not for clustering or differential expression"
 
 
@@ -397,7 +397,7 @@ def test_misspelt_commands_exit_with_2_and_point_to_the_help(arguments, said, tm
 @pytest.mark.parametrize("arguments", [["impute", "-h"], ["impute", "--help"], ["impute"]])
 def test_help_names_every_option(arguments, tmp_path):
     done = run(*arguments, cwd=tmp_path)
-    assert OPTIONS - set(re.findall(r"--[a-z-]+", done.stdout + done.stderr)) == set()
+    assert OPTIONS - set(re.findall(r"--[a-z0-9-]+", done.stdout + done.stderr)) == set()
     assert done.returncode == (0 if len(arguments) == 2 else 2)
 
 

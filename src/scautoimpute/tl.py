@@ -12,6 +12,7 @@ from .autoimpute import AutoImpute
 from .io.matrix import CELLS_PER_BLOCK, counts_matrix, row_blocks
 from .pp import Processed, processed_as, processed_matrix
 from .scales import check_scale, from_normalised
+from .tuning import tune
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from ._genes import Flavor, TopGenes
     from .scales import Scale
 
-__all__ = ["autoimpute"]
+__all__ = ["autoimpute", "tune"]
 
 FEW_CELLS = 30
 

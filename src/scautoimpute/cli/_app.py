@@ -101,11 +101,11 @@ def _show_warning(message: Warning | str, category: type[Warning], *_: Any, **__
 
 
 # The library's messages name its parameters; whoever typed a command knows its options.
-_OPTION_OF = {"random_state": "--seed"} | {
+_OPTION_OF = {"random_state": "--seed", "min_resources": "--min-epochs"} | {
     name: f"--{name.replace('_', '-')}"
     for name in (
         "layer", "objective", "preset", "n_top_genes", "flavor", "scale", "key_added", "hidden", "max_epochs", "device",
-        "held_out_share",
+        "held_out_share", "l2", "learning_rate", "threshold", "factor", "share",
     )
 }  # fmt: skip
 _SPELLINGS = (

@@ -40,6 +40,11 @@ def impute(
     hidden: Annotated[
         int | None, typer.Option(help="Width of the hidden layer (default: 128; 2000 with --preset paper).")
     ] = None,
+    learning_rate: Annotated[float | None, typer.Option(help="Of the optimiser (default: of the preset).")] = None,
+    l2: Annotated[float | None, typer.Option("--l2", help="λ: weight decay (default: of the preset).")] = None,
+    threshold: Annotated[
+        float | None, typer.Option(help="What counts as progress in training (default: of the preset).")
+    ] = None,
     max_epochs: Annotated[
         int | None, typer.Option(help="Train at most so long (default: 150; 7000 with --preset paper).")
     ] = None,
@@ -63,6 +68,9 @@ def impute(
             "objective": objective,
             "preset": preset,
             "hidden": hidden,
+            "learning_rate": learning_rate,
+            "l2": l2,
+            "threshold": threshold,
             "max_epochs": max_epochs,
             "held_out_share": held_out_share,
         }
