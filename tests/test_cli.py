@@ -7,6 +7,7 @@ import os
 import pty
 import re
 import select
+import shlex
 import signal
 import struct
 import subprocess
@@ -31,7 +32,7 @@ QUICK = ["--max-epochs", "3", "--hidden", "8", "--seed", "5"]
 LONG = ["--hidden", "8000", "--max-epochs", "100000"]
 OPTIONS = {"--output", "--layer", "--transpose", "--objective", "--preset", "--n-top-genes", "--flavor", "--scale"}
 OPTIONS |= {"--smooth", "--key-added", "--hidden", "--max-epochs", "--model", "--from-model", "--seed", "--device"}
-OPTIONS |= {"--learning-rate", "--l2", "--threshold", "--overwrite", "--json", "--debug", "--help"}
+OPTIONS |= {"--learning-rate", "--l2", "--threshold", "--overwrite", "--resume", "--json", "--debug", "--help"}
 ESTIMATE = "expression given that it was detected: for recovering values, not for clustering or differential expression"
 
 
@@ -438,8 +439,9 @@ def test_ctrl_c_on_a_terminal_clears_the_bar_and_leaves_nothing(files, tmp_path)
     *bar, blank, last, end = shown.decode().replace("\r\n", "\n\r").split("\r")
     assert re.search(r"epoch/s|s/epoch", "".join(bar))
     assert blank.strip() == ""
-    assert (last, end) == ("interrupted: no result was written\n", "")
-    assert list(tmp_path.iterdir()) == []
+    assert last.startswith("interrupted: no result was written; go on with: scautoimpute impute ")
+    assert end == ""
+    assert [path.name for path in tmp_path.iterdir()] == [".out.h5ad.progress"]
 
 
 def test_sigterm_ends_as_cleanly(files, tmp_path):
@@ -450,8 +452,10 @@ def test_sigterm_ends_as_cleanly(files, tmp_path):
         stdout, stderr = process.communicate(timeout=60)
     assert process.returncode == 143
     assert stdout == b""
-    assert stable((shown + stderr).decode()) == ["interrupted: no result was written"]
-    assert list(tmp_path.iterdir()) == []
+    assert stable((shown + stderr).decode()) == [
+        f"interrupted: no result was written; go on with: {shlex.join(['scautoimpute', *command[3:], '--resume'])}"
+    ]
+    assert [path.name for path in tmp_path.iterdir()] == [".out.h5ad.progress"]
 
 
 def read_until(descriptor, wanted, process, seconds=60):

@@ -16,7 +16,7 @@ from scautoimpute.model.masked import assign_folds, fit_masked, split_fold, spli
 from scautoimpute.model.mixture import mixture_weights
 from scautoimpute.model.network import Autoencoder, initialise_small
 from scautoimpute.model.settings import Settings
-from scautoimpute.model.training import FoldData, HeldOut, TrainingPlan, train_network
+from scautoimpute.model.training import FoldData, HeldOut, Training, TrainingPlan, train_network
 
 SEEDS = st.integers(0, 2**32 - 1)
 FEW = settings(max_examples=25, deadline=None)
@@ -363,7 +363,7 @@ def trained(data, **plan):
     net = Autoencoder(80, 40, (8,), n_side=2)
     initialise_small(net, torch.Generator().manual_seed(0))
     plan = TrainingPlan(**({"learning_rate": 1e-2, "batch_size": 16, "max_epochs": 8} | plan))
-    *_, record = train_network(net, data, plan, torch.Generator().manual_seed(1))
+    *_, record = train_network(Training(net, plan, torch.Generator().manual_seed(1)), data)
     return net, record
 
 

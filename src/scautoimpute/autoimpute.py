@@ -140,8 +140,30 @@ class AutoImpute:
 
     # ---------------------------------------------------------------------------------------------- fit
 
-    def fit(self, data: "Data", *, layer: str | None = None) -> Self:
-        """Learn from the observed entries of `data` (cells × genes, log2 scale); `layer` as in AnnData."""
+    def fit(self, data: "Data", *, layer: str | None = None, checkpoint: str | Path | None = None) -> Self:
+        """Learn from the observed entries.
+
+        Parameters
+        ----------
+        data
+            Cells × genes, log2 scale.
+        layer
+            With AnnData, the layer to take.
+        checkpoint
+            A folder in which progress is kept, made if absent. Training that was stopped, however, and is started
+            again with the same folder, data and settings goes on from there and gives the same bytes as if it had
+            not been stopped. Every network is written down when it is finished and after an epoch (a step, with
+            `preset="paper"`) if two seconds, or 50 times as long as writing takes, have passed since the last time:
+            so much, or one epoch, is what a kill can cost. The folder stays until you remove it.
+
+        Raises
+        ------
+        ValueError
+            If the data are unfit, or (CheckpointError) the progress is damaged or that of another training.
+        OSError
+            If progress cannot be kept, or (BlockingIOError) another process is at work in the folder.
+        """
+        from .model.checkpoint import open_checkpoint
         from .model.fit import fit_model
 
         x, _, genes = as_observed(data, layer=layer, dtype=np.float32)
@@ -151,7 +173,9 @@ class AutoImpute:
             )
             raise ValueError(msg)
         device = _resolve_device(self.device)
-        outcome = fit_model(x, self.settings, _generator(self.random_state), device)
+        seed, rng = self.random_state, _generator(self.random_state)
+        with open_checkpoint(checkpoint, x=x, settings=self.settings, random_state=seed, device=device) as progress:
+            outcome = fit_model(x, self.settings, rng, device, progress)
         self.model_: MaskedModel | PaperModel = outcome.model
         self.history_: pd.DataFrame = outcome.history
         self.held_out_: dict[str, Any] | None = outcome.held_out

@@ -1,6 +1,10 @@
 """Exceptions that callers can catch by the builtin type they would expect."""
 
-__all__ = ["MissingDependencyError", "NotFittedError"]
+__all__ = ["CheckpointError", "MissingDependencyError", "NotFittedError"]
+
+
+class CheckpointError(ValueError):
+    """Kept progress is damaged, or is that of another training."""
 
 
 class NotFittedError(ValueError):

@@ -15,6 +15,8 @@ from .scales import check_scale, from_normalised
 from .tuning import tune
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from anndata import AnnData
     from numpy.typing import NDArray
 
@@ -38,6 +40,7 @@ def autoimpute(
     keep_observed: bool = True,
     key_added: str = "imputed",
     random_state: int | np.random.Generator = 0,
+    checkpoint: "str | Path | None" = None,
     copy: bool = False,
 ) -> "AnnData | None":
     """Impute the dropouts of a count matrix: pre-process, train, fill (Talwar et al., Sci Rep 8:16329, 2018).
@@ -65,6 +68,9 @@ def autoimpute(
         Name of the new layer, and of the record in `uns`.
     random_state
         Seed or NumPy Generator, for a model made here.
+    checkpoint
+        Folder in which the progress of training is kept, so that it can be stopped and gone on with; see
+        `AutoImpute.fit`.
     copy
         Return a changed copy instead.
 
@@ -114,7 +120,12 @@ def autoimpute(
         adata = adata.to_memory(copy=True) if adata.isbacked else adata.copy()
     estimator = model or AutoImpute(preset=preset, random_state=random_state)
     trained_before = estimator.is_fitted
-    processed = _process_and_fit(adata, estimator, layer=layer, n_top_genes=n_top_genes, flavor=flavor)
+    if trained_before and checkpoint is not None:
+        msg = f"checkpoint={str(checkpoint)!r} has no effect with a trained model: leave it out"
+        raise ValueError(msg)
+    processed = _process_and_fit(
+        adata, estimator, layer=layer, n_top_genes=n_top_genes, flavor=flavor, checkpoint=checkpoint
+    )
     imputed = estimator.impute(processed.log2, keep_observed=keep_observed)
     adata.obsm["X_autoimpute"] = estimator.embed(processed.log2)
     adata.obs["autoimpute_size_factor"] = processed.size_factor
@@ -157,7 +168,13 @@ def _zeros(observed: sparse.csr_array, imputed: "NDArray[np.float32]") -> dict[s
 
 
 def _process_and_fit(
-    adata: "AnnData", estimator: AutoImpute, *, layer: str | None, n_top_genes: "TopGenes", flavor: "Flavor"
+    adata: "AnnData",
+    estimator: AutoImpute,
+    *,
+    layer: str | None,
+    n_top_genes: "TopGenes",
+    flavor: "Flavor",
+    checkpoint: "str | Path | None",
 ) -> Processed:
     """Processed matrix for `estimator`, which is trained on it unless it was trained before."""
     if estimator.is_fitted:
@@ -170,7 +187,7 @@ def _process_and_fit(
     if adata.n_obs < FEW_CELLS:
         warnings.warn(f"{adata.n_obs} cells are few for learning structure: judge by the held-out scores", stacklevel=3)
     processed = processed_matrix(adata, layer=layer, n_top_genes=n_top_genes, flavor=flavor)
-    estimator.fit(processed.log2)
+    estimator.fit(processed.log2, checkpoint=checkpoint)
     estimator.genes_ = [str(gene) for gene in adata.var_names[processed.genes]]
     estimator.recipe_ = processed.recipe(adata.var_names)
     return processed

@@ -11,7 +11,9 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 
-__all__ = ["Debug", "app", "main", "one_line_errors"]
+__all__ = ["GO_ON", "Debug", "app", "main", "one_line_errors"]
+
+GO_ON = "go on with: "  # in the note of an error: how a stopped run is finished
 
 app = typer.Typer(
     help="Recover expression lost to dropouts in single-cell RNA-seq.",
@@ -77,13 +79,19 @@ def one_line_errors() -> Iterator[None]:
         try:
             yield
         except KeyboardInterrupt as stop:
-            typer.echo("interrupted: no result was written", err=True)
+            typer.echo(f"interrupted: {_way_on(stop) or 'no result was written'}", err=True)
             raise typer.Exit(143 if isinstance(stop, _TerminatedError) else 130) from stop
         except Exception as error:
             if _debug:
                 raise
-            typer.echo(f"error: {_in_words(error)}", err=True)
+            way_on = _way_on(error)
+            typer.echo(f"error: {_in_words(error)}{'; ' + way_on[way_on.index(GO_ON) :] if way_on else ''}", err=True)
             raise typer.Exit(1) from error
+
+
+def _way_on(error: BaseException) -> str:
+    """The note that a command has left on how to go on, if it has."""
+    return next((note for note in getattr(error, "__notes__", []) if GO_ON in note), "")
 
 
 def _in_words(error: Exception) -> str:

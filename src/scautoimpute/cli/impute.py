@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, get_args
 import typer
 
 from ._app import Debug, app, one_line_errors
+from ._progress import Progress
 from ._summary import report, summarise
 
 if TYPE_CHECKING:
@@ -56,6 +57,9 @@ def impute(
     seed: Annotated[int, typer.Option(help="Same seed, same machine, same bytes.")] = 0,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, …")] = "auto",
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the output if it exists.")] = False,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with the interrupted run that was to write this output.")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the summary as JSON.")] = False,
     debug: Debug = False,  # noqa: ARG001
 ) -> None:
@@ -75,18 +79,23 @@ def impute(
             "held_out_share": held_out_share,
         }
         genes = {"n_top_genes": n_top_genes, "flavor": flavor}
+        applied = {"layer": layer, "scale": scale, "key_added": key_added}
         _check_options(n_top_genes, flavor, scale, seed)
         _check_layers(layer, key_added)
         _check_model_options(model, from_model, output, **training, **genes)
         check_writable(output, overwrite=overwrite)
+        options = {"seed": seed, "transpose": transpose, "smooth": smooth, **training, **genes, **applied}
+        progress = Progress.find(output, options, model=model, resume=resume, trains=from_model is None)
         if model is not None:
-            check_writable(model, overwrite=overwrite, any_suffix=True)
+            check_writable(model, overwrite=overwrite or progress.model_is_ours, any_suffix=True)
         estimator = _estimator(from_model, device=device, seed=seed, training=training)
         adata = read(source, transpose=transpose)
-        _run(adata, estimator, genes=genes, layer=layer, scale=scale, keep_observed=not smooth, key_added=key_added)
-        write(adata, output, layer=key_added, overwrite=overwrite)
-        if model is not None:
-            estimator.save(model)
+        with progress.kept() as checkpoint:
+            _run(adata, estimator, genes=genes, keep_observed=not smooth, checkpoint=checkpoint, **applied)
+            if model is not None:
+                progress.begin_model()
+                estimator.save(model)
+            write(adata, output, layer=key_added, overwrite=overwrite)
         report(summarise(adata, key_added, source, output, started), as_json=as_json)
 
 

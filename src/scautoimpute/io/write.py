@@ -1,7 +1,9 @@
 """Write an object or a matrix: beside the final name first, then renamed, so that no file is ever half-written."""
 
+import glob
 import gzip
 import os
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,7 +19,7 @@ from .matrix import counts_matrix, is_integer_counts, row_blocks, rows_per_block
 if TYPE_CHECKING:
     from anndata import AnnData
 
-__all__ = ["check_writable", "complete_or_absent", "write"]
+__all__ = ["check_writable", "complete_or_absent", "remove_abandoned", "write"]
 
 _SEPARATORS = {".csv": ",", ".csv.gz": ",", ".tsv": "\t", ".tsv.gz": "\t"}
 _SUFFIXES = (".h5ad", *_SEPARATORS)
@@ -120,13 +122,47 @@ def _check_folder(folder: Path) -> None:
 @contextmanager
 def complete_or_absent(path: Path) -> Iterator[Path]:
     """Give a temporary name in the same folder, renamed to `path` on success and removed on whatever else happens."""
-    suffix = "".join(path.suffixes[-2:] if path.suffix.lower() == ".gz" else path.suffixes[-1:])
-    partial = path.with_name(f".{path.name.removesuffix(suffix)}.partial-{os.getpid()}{suffix.lower()}")
+    before, after = _partial_name(path)
+    partial = path.with_name(f"{before}{os.getpid()}{after}")
     try:
         yield partial
+        _reach_disk(partial)
         partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)
+
+
+def remove_abandoned(path: Path) -> None:
+    """Remove what processes that no longer live left behind while they were writing `path`."""
+    before, after = _partial_name(path)
+    for found in path.parent.glob(f"{glob.escape(before)}*{glob.escape(after)}"):
+        pid = found.name[len(before) : len(found.name) - len(after)]
+        if pid.isdecimal() and not _is_alive(int(pid)):
+            found.unlink(missing_ok=True)
+
+
+def _partial_name(path: Path) -> tuple[str, str]:
+    """What stands before and after the number of the process in the temporary name for `path`."""
+    suffix = "".join(path.suffixes[-2:] if path.suffix.lower() == ".gz" else path.suffixes[-1:])
+    return f".{path.name.removesuffix(suffix)}.partial-", suffix.lower()
+
+
+def _reach_disk(path: Path) -> None:
+    """Wait until the contents are on the disk, so that after a power cut no name stands for half a file."""
+    with path.open("rb+") as handle:
+        os.fsync(handle.fileno())
+
+
+def _is_alive(pid: int) -> bool:
+    if sys.platform == "win32":  # where signal 0 is Ctrl-C
+        return True
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return pid != os.getpid()  # a number that was given out again, to this process
 
 
 def _write_h5ad(adata: "AnnData", path: Path) -> None:

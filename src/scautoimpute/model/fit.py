@@ -10,6 +10,7 @@ from scipy import sparse
 
 from ..metrics.recovery import gene_cell_bias, gene_mean, hide_entries, recovery_scores
 from ..progress import progress_bar
+from .checkpoint import Checkpoint
 from .masked import VARIANTS, HeldOutPrediction, MaskedModel, fit_masked
 from .paper import PaperModel, fit_paper
 from .settings import Settings
@@ -30,26 +31,41 @@ class Outcome:
     converged: bool
 
 
-def fit_model(x: sparse.csr_array, settings: Settings, rng: np.random.Generator, device: torch.device) -> Outcome:
-    """Train as `settings` say; `x` is cells × genes with the observed entries stored."""
-    if settings.preset == "paper":
-        return _fit_paper(x, settings, rng, device)
-    return _fit_default(x, settings, rng, device)
+def fit_model(
+    x: sparse.csr_array,
+    settings: Settings,
+    rng: np.random.Generator,
+    device: torch.device,
+    checkpoint: Checkpoint | None = None,
+) -> Outcome:
+    """Train as `settings` say, from where `checkpoint` left off; `x` is cells × genes, the observed entries stored."""
+    fit = _fit_paper if settings.preset == "paper" else _fit_default
+    return fit(x, settings, rng, device, checkpoint)
 
 
-def _fit_default(x: sparse.csr_array, settings: Settings, rng: np.random.Generator, device: torch.device) -> Outcome:
+def _fit_default(
+    x: sparse.csr_array,
+    settings: Settings,
+    rng: np.random.Generator,
+    device: torch.device,
+    checkpoint: Checkpoint | None,
+) -> Outcome:
     records: dict[tuple[str, int], TrainingRecord] = {}
+    shown: dict[tuple[str, int], int] = {}
     n_networks = settings.n_folds * len(VARIANTS)
     with progress_bar(n_networks * settings.max_epochs, "training (at most)", "epoch") as bar:
 
         def on_epoch(network: str, fold: int, record: TrainingRecord) -> None:
             records[network, fold] = record
-            bar.update()
+            bar.update(len(record.epochs) - shown.get((network, fold), 0))
+            shown[network, fold] = len(record.epochs)
 
         def on_end(record: TrainingRecord) -> None:
             bar.update(settings.max_epochs - len(record.epochs))
 
-        model, prediction = fit_masked(x, settings, rng, device, on_epoch=on_epoch, on_end=on_end)
+        model, prediction = fit_masked(
+            x, settings, rng, device, on_epoch=on_epoch, on_end=on_end, checkpoint=checkpoint
+        )
     rows = [
         {"network": network, "fold": fold} | epoch
         for (network, fold), r in sorted(records.items())
@@ -74,7 +90,13 @@ def _floors(visible: Any, rows: Any, cols: Any) -> dict[str, Any]:
     return {"gene_mean": gene_mean(visible)[cols], "gene_cell_bias": gene[cols] + cell[rows]}
 
 
-def _fit_paper(x: sparse.csr_array, settings: Settings, rng: np.random.Generator, device: torch.device) -> Outcome:
+def _fit_paper(
+    x: sparse.csr_array,
+    settings: Settings,
+    rng: np.random.Generator,
+    device: torch.device,
+    checkpoint: Checkpoint | None,
+) -> Outcome:
     hidden = hide_entries(x, share=settings.held_out_share, random_state=rng) if settings.held_out_share else None
     rows: list[tuple[str, int, int, float, float]] = []
     stopped = False
@@ -86,7 +108,7 @@ def _fit_paper(x: sparse.csr_array, settings: Settings, rng: np.random.Generator
             rows.append(("paper", 0, len(rows) + 1, loss_per_cell, float("nan")))
             bar.update()
 
-        model = fit_paper(hidden.visible if hidden else x, settings, rng, device, on_step)
+        model = fit_paper(hidden.visible if hidden else x, settings, rng, device, on_step, checkpoint=checkpoint)
     scores = None
     if hidden is not None:
         at = hidden.rows, hidden.cols

@@ -5,7 +5,7 @@ Shape legend: N cells, G genes, V held-out entries, K experts (network variants)
 
 import threading
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -16,11 +16,12 @@ from scipy import sparse
 from torch import Tensor
 
 from .base import TwoWayBase, fit_base
+from .checkpoint import Checkpoint
 from .inputs import Encoding
 from .mixture import mixture_weights
 from .network import Activation, Autoencoder, initialise_small
 from .settings import Settings
-from .training import FoldData, HeldOut, TrainingPlan, TrainingRecord, train_network
+from .training import FoldData, HeldOut, Training, TrainingPlan, TrainingRecord, train_network
 
 __all__ = ["VARIANTS", "Fold", "MaskedModel", "Variant", "fit_masked"]
 
@@ -143,6 +144,7 @@ def fit_masked(
     *,
     on_epoch: OnEpoch,
     on_end: OnEnd,
+    checkpoint: Checkpoint | None = None,
 ) -> tuple[MaskedModel, HeldOutPrediction]:
     """Hold out, fit the base, train the networks, weigh them.
 
@@ -151,9 +153,11 @@ def fit_masked(
     x
         N × G, observed entries stored (positive).
     on_epoch
-        Told the variant, the fold and the record after every epoch.
+        Told the variant, the fold and the record after every epoch, and on going on with a network.
     on_end
         Told the record when a network has been trained.
+    checkpoint
+        Where networks are kept while they are trained, and gone on with.
     """
     assigned_Z = assign_folds(x.nnz, settings, rng)
     splits = [split_fold(x, assigned_Z == index) for index in range(settings.n_folds)]
@@ -164,7 +168,7 @@ def fit_masked(
         FoldData(torch.as_tensor(seen.toarray(), device=device), encoding, stopping)
         for seen, encoding, (stopping, _) in zip(visible, encodings, halves, strict=True)
     ]
-    networks = _train_all(data, settings, rng, on_epoch, on_end)
+    networks = _train_all(data, settings, rng, on_epoch=on_epoch, on_end=on_end, checkpoint=checkpoint or Checkpoint())
     folds = [Fold(encoding, nets) for encoding, nets in zip(encodings, networks, strict=True)]
     scoring = [scored for _, scored in halves]
     tables = [_at_held_out(*pair) for pair in zip(folds, visible, scoring, strict=True)]
@@ -206,7 +210,13 @@ def _of_some_cells(held_out: HeldOut, rng: np.random.Generator) -> HeldOut:
 
 
 def _train_all(
-    data: list[FoldData], settings: Settings, rng: np.random.Generator, on_epoch: OnEpoch, on_end: OnEnd
+    data: list[FoldData],
+    settings: Settings,
+    rng: np.random.Generator,
+    *,
+    on_epoch: OnEpoch,
+    on_end: OnEnd,
+    checkpoint: Checkpoint,
 ) -> list[tuple[Autoencoder, ...]]:
     """Every variant on every fold; on the CPU as many at a time as torch has threads, one thread each."""
     jobs = [(fold, variant, int(rng.integers(2**63))) for fold in range(len(data)) for variant in VARIANTS]
@@ -215,12 +225,18 @@ def _train_all(
     def train(job: tuple[int, Variant, int]) -> Autoencoder:
         fold, variant, seed = job
         net, generator = variant.start(data[fold], settings, seed)
-        record = TrainingRecord()
-        for record in train_network(net, data[fold], _plan(variant, settings, len(data[fold].visible_NG)), generator):
+        training = Training(net, _plan(variant, settings, len(data[fold].visible_NG)), generator)
+        file = checkpoint.network(f"fold{fold}-{variant.name}")
+        file.load(training)
+        if training.record.epochs:
+            on_epoch(variant.name, fold, training.record)
+        for record in train_network(training, data[fold]):
+            file.keep(training, now=stop.is_set())
             on_epoch(variant.name, fold, record)
             if stop.is_set():
-                break
-        on_end(record)
+                return net
+        file.keep(training)
+        on_end(training.record)
         return net.requires_grad_(False)
 
     n_threads = torch.get_num_threads()
@@ -228,7 +244,10 @@ def _train_all(
     with ThreadPoolExecutor(n_threads if on_cpu else 1) as executor:
         try:
             torch.set_num_threads(1 if on_cpu else n_threads)
-            networks = list(executor.map(train, jobs))
+            futures = [executor.submit(train, job) for job in jobs]
+            for future in wait(futures, return_when=FIRST_EXCEPTION).done:
+                future.result()  # a network that fails (its progress cannot be kept) does not wait for the others
+            networks = [future.result() for future in futures]
         except BaseException:  # Ctrl-C must not wait for the networks that are being trained
             stop.set()
             executor.shutdown(cancel_futures=True)

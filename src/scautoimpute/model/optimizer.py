@@ -6,7 +6,7 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
-__all__ = ["Optimizer", "TFRMSProp", "make_optimizer"]
+__all__ = ["Optimizer", "TFRMSProp", "load_optimizer", "make_optimizer", "optimizer_tensors"]
 
 Optimizer = Literal["adamw", "rmsprop", "tf_rmsprop"]
 
@@ -66,3 +66,18 @@ def make_optimizer(
         {"params": [p for p in parameters if p.ndim == 1], "weight_decay": 0.0},
     ]
     return torch.optim.AdamW([group for group in groups if group["params"]], lr=lr, fused=True)
+
+
+def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, torch.Tensor]:
+    """State of every parameter by `"{position}.{name}"`; what a parameter group is set to is not part of it."""
+    state = optimizer.state_dict()["state"]
+    return {f"{index}.{name}": tensor for index, named in state.items() for name, tensor in named.items()}
+
+
+def load_optimizer(optimizer: torch.optim.Optimizer, tensors: dict[str, torch.Tensor]) -> None:
+    """Inverse of `optimizer_tensors`, for an optimiser made alike."""
+    state: dict[int, dict[str, torch.Tensor]] = {}
+    for key, tensor in tensors.items():
+        index, _, name = key.partition(".")
+        state.setdefault(int(index), {})[name] = tensor
+    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})

@@ -6,7 +6,8 @@ Shape legend: N cells, B cells in a batch, G genes, V held-out entries.
 import copy
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,9 +17,9 @@ from torch import Tensor
 from .inputs import Encoding, corrupt
 from .network import Autoencoder
 from .objectives import masked_squared_error
-from .optimizer import Optimizer, make_optimizer
+from .optimizer import Optimizer, load_optimizer, make_optimizer, optimizer_tensors
 
-__all__ = ["FoldData", "HeldOut", "TrainingPlan", "train_network"]
+__all__ = ["FoldData", "HeldOut", "Training", "TrainingPlan", "TrainingRecord", "train_network"]
 
 KEPT_WEIGHT = 0.5  # of the loss at entries that the network was shown, against 1 at those it was not
 
@@ -76,6 +77,89 @@ class TrainingRecord:
     converged: bool = False
 
 
+@dataclass
+class Training:
+    """A network with all that one epoch leaves to the next, which is enough to go on elsewhere, bit for bit.
+
+    Attributes
+    ----------
+    averaged
+        The network whose weights are a running mean of those of `net`.
+    best, best_error
+        Averaged weights of the best epoch, None while there is none better than the base, and its held-out RMSE.
+    step, last_gain
+        Steps done, and at which of them the error had last fallen enough.
+    finished
+        Whether `net` holds the final weights.
+    """
+
+    net: Autoencoder
+    plan: TrainingPlan
+    generator: torch.Generator
+    record: TrainingRecord = field(default_factory=TrainingRecord)
+    best: dict[str, Tensor] | None = None
+    best_error: float = math.inf
+    step: int = 0
+    last_gain: int = 0
+    finished: bool = False
+
+    def __post_init__(self) -> None:
+        plan, parameters = self.plan, self.net.parameters()
+        self.averaged = copy.deepcopy(self.net).requires_grad_(False)
+        self.optimizer = make_optimizer(
+            plan.optimizer, parameters, lr=plan.learning_rate, weight_decay=plan.weight_decay
+        )
+
+    @property
+    def is_over(self) -> bool:
+        """Whether there is no epoch to come."""
+        epochs = self.record.epochs
+        diverged = bool(epochs) and not math.isfinite(epochs[-1]["loss"])
+        return self.record.converged or diverged or len(epochs) >= self.plan.max_epochs
+
+    def add_epoch(self, loss: float, error: float, n_cells: int) -> None:
+        """Take note of what an epoch came to."""
+        epoch = len(self.record.epochs) + 1
+        self.record.epochs.append({"epoch": epoch, "loss": loss, "held_out_rmse": error})
+        if error < self.best_error * (1 - self.plan.min_gain):
+            self.last_gain = self.step
+        if error < self.best_error:
+            self.best, self.best_error = copy.deepcopy(self.averaged.state_dict()), error
+            self.record.best_epoch = epoch
+        self.record.converged = self.step - self.last_gain >= self.plan.patience(n_cells)
+
+    def finish(self) -> None:
+        """Give `net` its final weights."""
+        _restore(self.net, self.best)
+        self.finished = True
+
+    def state(self) -> tuple[dict[str, dict[str, Tensor]], dict[str, Any]]:
+        """Tensors and plain values; of a finished training the final weights are all that is left to keep."""
+        values = {"record": asdict(self.record), "finished": self.finished}
+        tensors = {"net": self.net.state_dict()}
+        if not self.finished:
+            values |= {name: getattr(self, name) for name in ("best_error", "step", "last_gain")}
+            tensors |= {
+                "averaged": self.averaged.state_dict(),
+                "best": self.best or {},
+                "optimizer": optimizer_tensors(self.optimizer),
+                "generator": {"state": self.generator.get_state()},
+            }
+        return tensors, values
+
+    def load_state(self, tensors: dict[str, dict[str, Tensor]], values: dict[str, Any]) -> None:
+        """Inverse of `state`, for a training begun alike."""
+        self.net.load_state_dict(tensors["net"])
+        self.record, self.finished = TrainingRecord(**values["record"]), values["finished"]
+        if self.finished:
+            return
+        self.averaged.load_state_dict(tensors["averaged"])
+        self.best = tensors.get("best")
+        load_optimizer(self.optimizer, tensors["optimizer"])
+        self.generator.set_state(tensors["generator"]["state"])
+        self.best_error, self.step, self.last_gain = (values[n] for n in ("best_error", "step", "last_gain"))
+
+
 class _Evaluator:
     """Held-out RMSE of a network, on inputs that are prepared once."""
 
@@ -96,22 +180,20 @@ class _Evaluator:
         return float((self.residual_V - correction_V).square().mean().sqrt())
 
 
-def train_network(
-    net: Autoencoder, data: FoldData, plan: TrainingPlan, generator: torch.Generator
-) -> Iterator[TrainingRecord]:
-    """Train `net` in place on one fold; yield the record after each epoch.
+def train_network(training: Training, data: FoldData) -> Iterator[TrainingRecord]:
+    """Train a network in place on one fold, from wherever `training` stands; yield the record after each epoch.
 
-    When the iterator is exhausted `net` holds the averaged weights of the best epoch on the fold's stopping
+    When the iterator is exhausted the network holds the averaged weights of the best epoch on the fold's stopping
     entries, or zeroed output weights (the base alone) if no epoch improved on the base.
     """
-    record = TrainingRecord()
+    if training.finished:
+        return
+    net, plan, generator, optimizer = training.net, training.plan, training.generator, training.optimizer
     evaluate = _Evaluator(data)
-    averaged = copy.deepcopy(net).requires_grad_(False)
-    optimizer = make_optimizer(plan.optimizer, net.parameters(), lr=plan.learning_rate, weight_decay=plan.weight_decay)
-    best, best_error = None, evaluate(None)
-    last_gain, step = 0, 0
+    if not training.record.epochs:
+        training.best_error = evaluate(None)
     n_cells, noise_variance = len(data.visible_NG), data.encoding.base.noise_sd**2
-    for epoch in range(1, plan.max_epochs + 1):
+    while not training.is_over:
         order = torch.randperm(n_cells, generator=generator, device=data.visible_NG.device)
         total = 0.0
         for rows in order.split(plan.batch_size):
@@ -124,20 +206,12 @@ def train_network(
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
-            step += 1
-            _average(averaged, net, min(plan.averaging, 1 - 1 / (step + 1)))
+            training.step += 1
+            _average(training.averaged, net, min(plan.averaging, 1 - 1 / (training.step + 1)))
             total += float(loss.detach()) * len(rows)
-        error = evaluate(averaged)
-        record.epochs.append({"epoch": epoch, "loss": total / n_cells, "held_out_rmse": error})
-        if error < best_error * (1 - plan.min_gain):
-            last_gain = step
-        if error < best_error:
-            best, best_error, record.best_epoch = copy.deepcopy(averaged.state_dict()), error, epoch
-        yield record
-        record.converged = step - last_gain >= plan.patience(n_cells)
-        if record.converged or not math.isfinite(total):
-            break
-    _restore(net, best)
+        training.add_epoch(total / n_cells, evaluate(training.averaged), n_cells)
+        yield training.record
+    training.finish()
 
 
 @torch.no_grad()

@@ -1,0 +1,161 @@
+"""What a command keeps beside its output so that it can be stopped at any moment and gone on with."""
+
+import json
+import shlex
+import shutil
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import typer
+
+from ._app import GO_ON
+
+__all__ = ["Progress"]
+
+_LOCK, _OPTIONS, _MODEL_BEGUN, _TRAINING = "lock", "options.json", "model-begun", "training"
+
+
+@dataclass
+class Progress:
+    """A hidden folder beside the output: the options of the run, and the checkpoint of its training.
+
+    Attributes
+    ----------
+    folder
+        Where it is or will be.
+    options
+        By name, those that the result depends on.
+    written
+        Files that the run writes.
+    resuming
+        Whether what is in the folder is to be gone on with.
+    trains
+        Whether there is training; without it nothing is kept.
+    """
+
+    folder: Path
+    options: dict[str, Any]
+    written: list[Path]
+    resuming: bool
+    trains: bool
+
+    @classmethod
+    def find(
+        cls, output: Path, options: dict[str, Any], *, model: Path | None, resume: bool, trains: bool
+    ) -> "Progress":
+        """Look for what an interrupted run left, say what becomes of it, and refuse to go on with other options."""
+        written = [path.expanduser().resolve() for path in (output, model) if path is not None]
+        folder = written[0].with_name(f".{written[0].name}.progress")
+        found = trains and folder.is_dir()
+        all_options = options | {"model": str(written[1]) if model else None}
+        progress = cls(folder, all_options, written, resuming=resume and found, trains=trains)
+        if found:
+            progress._refuse_others()
+        if found and not resume:
+            _say(f"progress of an interrupted run was found in {folder.name}; without --resume this run starts anew")
+        if resume and not found:
+            _say("there is no interrupted run to go on with: this run starts from the beginning")
+        return progress
+
+    def _refuse_others(self) -> None:
+        """Refuse a folder that another process is at work in, and on `--resume` other options than it was made with."""
+        from .._lock import sole_owner
+        from ..errors import CheckpointError
+
+        with sole_owner(self.folder):
+            path = self.folder / _OPTIONS
+            if not self.resuming or not path.exists():  # killed before it had done anything
+                return
+            try:
+                before = dict(json.loads(path.read_bytes()))
+            except (ValueError, TypeError) as error:
+                msg = f"{path} is damaged: leave out --resume to start anew"
+                raise CheckpointError(msg) from error
+        differing = [name for name in before | self.options if before.get(name) != self.options.get(name)]
+        if differing:
+            had, has = (", ".join(_typed(name, of.get(name)) for name in differing) for of in (before, self.options))
+            msg = (
+                f"the interrupted run had {had}, this one has {has}: give the same, or leave out --resume to start anew"
+            )
+            raise CheckpointError(msg)
+
+    @property
+    def model_is_ours(self) -> bool:
+        """Whether a file under the name of the trained model is of the run that is gone on with."""
+        return self.resuming and (self.folder / _MODEL_BEGUN).exists()
+
+    def begin_model(self) -> None:
+        """Note that the trained model is about to be written."""
+        if self.trains:
+            (self.folder / _MODEL_BEGUN).touch()
+
+    @contextmanager
+    def kept(self) -> Iterator[Path | None]:
+        """Give the folder for the checkpoint, which success removes; an accident's error says how to go on."""
+        from .._lock import sole_owner
+
+        if not self.trains:
+            self._remove_abandoned()
+            yield None
+            return
+        self.folder.mkdir(exist_ok=True)
+        with sole_owner(self.folder):
+            is_written = False
+            try:
+                self._begin()
+                yield self.folder / _TRAINING
+                is_written = True
+                shutil.rmtree(self.folder)
+            except BaseException as error:
+                self._after(error, is_written=is_written)
+                raise
+
+    def _begin(self) -> None:
+        from ..model.checkpoint import write_progress
+
+        self._remove_abandoned()
+        if not self.resuming:
+            _clear(self.folder)
+        write_progress(self.folder / _OPTIONS, json.dumps(self.options).encode())
+
+    def _remove_abandoned(self) -> None:
+        from ..io.write import remove_abandoned
+
+        for path in self.written:
+            remove_abandoned(path)
+
+    def _after(self, error: BaseException, *, is_written: bool) -> None:
+        """Keep the folder if there is something to go on with, and say so."""
+        from ..model.checkpoint import MANIFEST
+
+        if is_written:
+            error.add_note(f"the result is complete; {GO_ON}{shlex.join(['rm', '-r', str(self.folder)])}")
+        elif not (self.folder / _TRAINING / MANIFEST).exists():
+            shutil.rmtree(self.folder)
+        elif not isinstance(error, (ValueError, TypeError)):  # those would come again
+            typed = [word for word in sys.argv[1:] if word != "--resume"]
+            command = shlex.join(["scautoimpute", *typed, "--resume"])
+            error.add_note(f"no result was written; {GO_ON}{command}")
+
+
+def _clear(folder: Path) -> None:
+    for path in folder.iterdir():
+        if path.is_dir():
+            shutil.rmtree(path)
+        elif path.name != _LOCK:
+            path.unlink()
+
+
+def _typed(name: str, value: Any) -> str:
+    option = f"--{name.replace('_', '-')}"
+    if value is None or isinstance(value, bool):
+        return option if value else f"no {option}"
+    return f"{option} {shlex.quote(str(value))}"
+
+
+def _say(text: str) -> None:
+    typer.echo(text, err=True)
