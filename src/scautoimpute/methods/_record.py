@@ -1,13 +1,14 @@
 """What is said of every method: the record that registers it, and the scale that it works on."""
 
+import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["COUNTS", "Method", "Preparation"]
+__all__ = ["COUNTS", "Imputed", "Method", "Preparation"]
 
 _CURVES: dict[str, tuple[Callable[[Any], Any], Callable[[Any], Any]]] = {
     "linear": (np.asarray, np.asarray),
@@ -45,6 +46,13 @@ class Preparation:
 COUNTS = Preparation(None, "linear")
 
 
+class Imputed(NamedTuple):
+    """What a method may return instead of an array: the values, and what it chose or learned, in plain types."""
+
+    values: NDArray[np.float64]
+    learned: dict[str, Any]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Method:
     """One method as the registry knows it.
@@ -55,7 +63,8 @@ class Method:
         As in ``method="drimpute"``, and as its authors spell it.
     impute
         ``impute(x, *, rng, **options)``: `x` is a canonical float64 ``csr_array``, cells × genes, prepared as
-        `takes` says, `rng` a NumPy Generator. Returns a dense float64 array of the same shape on the same scale.
+        `takes` says, `rng` a NumPy Generator. Returns a dense float64 array of the same shape on the same scale,
+        or an `Imputed` with it.
     takes
         The scale of `x`.
     keeps_observed
@@ -70,11 +79,18 @@ class Method:
         With fewer it cannot run.
     extra
         The optional dependency group that it needs, e.g. `"compare"`.
+    load
+        Imports the optional library, or raises `MissingDependencyError`.
+    distributions
+        Installed packages whose versions belong in the record of a run.
+    estimates_observed
+        For a method that keeps observed values: whether what `impute` returns for them are estimates, so that
+        ``keep_observed=False`` can be asked for.
     """
 
     name: str
     title: str
-    impute: Callable[..., NDArray[np.float64]]
+    impute: Callable[..., NDArray[np.float64] | Imputed]
     takes: Preparation
     keeps_observed: bool
     reference: str
@@ -82,3 +98,17 @@ class Method:
     peak_bytes: Callable[[int, int], float]
     min_cells: int = 2
     extra: str | None = None
+    load: Callable[[], object] | None = None
+    distributions: tuple[str, ...] = ("numpy", "scipy")
+    estimates_observed: bool = False
+
+    @property
+    def takes_counts(self) -> bool:
+        """Whether it works on counts, scaled or not, rather than on a curve of them."""
+        return self.takes.curve == "linear"
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """The options that it takes, with their defaults."""
+        parameters = list(inspect.signature(self.impute).parameters.values())
+        return {p.name: p.default for p in parameters[1:] if p.name != "rng"}
