@@ -174,9 +174,11 @@ def test_nothing_in_nothing_out():
     assert not run(sparse.csr_array((20, 30))).any()
 
 
-@pytest.mark.parametrize("rank", [0, -2, 41])
+@pytest.mark.parametrize("rank", [0, -2, 41, 2.5, True])
 def test_impossible_rank_is_refused(rank):
-    with pytest.raises(ValueError, match=rf"rank is {rank}; allowed is 1 to 40 for 40 cells × 150 genes"):
+    with pytest.raises(
+        ValueError, match=rf"rank is {rank}; allowed is a whole number from 1 to 40 for 40 cells × 150 genes"
+    ):
         run(prepared(simulated(n_cells=40)), rank=rank)
 
 

@@ -100,8 +100,12 @@ def alra(
 
 
 def _check(shape: tuple[int, int], rank: int | None, quantile: float) -> None:
-    if rank is not None and not 1 <= rank <= min(shape):
-        msg = f"rank is {rank}; allowed is 1 to {min(shape)} for {shape[0]} cells × {shape[1]} genes, or None to choose"
+    whole = isinstance(rank, int | np.integer) and not isinstance(rank, bool)
+    if rank is not None and not (whole and 1 <= rank <= min(shape)):
+        msg = (
+            f"rank is {rank!r}; allowed is a whole number from 1 to {min(shape)} for {shape[0]} cells × {shape[1]} "
+            "genes: give one, or None to choose it from the singular values"
+        )
         raise ValueError(msg)
     if not 0 <= quantile <= 1:
         msg = f"quantile is {quantile}; allowed is 0 to 1: the original takes 0.001"
