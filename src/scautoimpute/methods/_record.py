@@ -86,6 +86,9 @@ class Method:
     estimates_observed
         For a method that keeps observed values: whether what `impute` returns for them are estimates, so that
         ``keep_observed=False`` can be asked for.
+    per_cell
+        Options that hold a value per cell (along the last axis): cells without entries, which the method is not
+        shown, are taken out of them too.
     """
 
     name: str
@@ -101,6 +104,7 @@ class Method:
     load: Callable[[], object] | None = None
     distributions: tuple[str, ...] = ("numpy", "scipy")
     estimates_observed: bool = False
+    per_cell: tuple[str, ...] = ()
 
     @property
     def takes_counts(self) -> bool:

@@ -132,7 +132,7 @@ def impute(
         prepared = prepare_counts(adata, record.takes, layer=layer, n_top_genes=n_top_genes, flavor=flavor)
     counts = counts_matrix(adata, layer)
     _refuse_size(record, prepared, counts)
-    result = _run(record, prepared.x_MG, rng, chosen)
+    result = _run(record, prepared.x_MG, rng, _of_cells(record, chosen, prepared.cells_M))
     made, n_filled = imputed_layer(counts, prepared, result.values, scale=scale_used, keep_observed=kept)
     adata.layers[key_added] = made
     adata.uns[key_added] = {
@@ -192,11 +192,11 @@ def impute_matrix(
     if record.load is not None:
         record.load()
     observed, _, _ = as_observed(x, dtype=np.float64)
-    imputed = np.zeros(observed.shape)
     cells = np.flatnonzero(np.diff(observed.indptr))
     refuse_few_cells(record, cells.size)
     refuse_too_large(record, cells.size, x.shape[1], layer_bytes=lambda n: 8.0 * n * x.shape[1])
-    imputed[cells] = np.maximum(_run_on_log2(record, observed[cells], rng, chosen), 0)
+    imputed = np.zeros(observed.shape)
+    imputed[cells] = np.maximum(_run_on_log2(record, observed[cells], rng, _of_cells(record, chosen, cells)), 0)
     return imputed
 
 
@@ -208,6 +208,14 @@ def _run_on_log2(record: Method, x: Any, rng: np.random.Generator, options: dict
     scaled, unit_N = scaled_alone(counts, record.takes)
     values = _run(record, scaled, rng, options).values * unit_N[:, None]
     return np.asarray(np.log2(np.maximum(values, 0) + 1), dtype=np.float64)
+
+
+def _of_cells(record: Method, options: dict[str, Any], cells: NDArray[np.int64]) -> dict[str, Any]:
+    """Options with, of those that have a value per cell, the values of these cells only."""
+    return {
+        name: np.asarray(value)[..., cells] if name in record.per_cell and value is not None else value
+        for name, value in options.items()
+    }
 
 
 def _run(record: Method, x: Any, rng: np.random.Generator, options: dict[str, Any]) -> Imputed:
@@ -248,4 +256,4 @@ def _record_of(record: Method, options: dict[str, Any], random_state: Any) -> di
 
 
 def _storable(value: Any) -> Any:
-    return np.asarray(value) if isinstance(value, list | tuple) else value
+    return np.asarray(value) if isinstance(value, list | tuple | range) else value

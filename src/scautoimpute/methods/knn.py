@@ -56,7 +56,7 @@ def principal_components(x: Any, n_pcs: int, rng: np.random.Generator) -> Dense:
     """Scores of the cells on the first components, without making a sparse `x` dense; cells × 1 zeros for none."""
     from sklearn.decomposition import PCA
 
-    if n_pcs < 1:
+    if n_pcs < 1 or (x.max(axis=0) != x.min(axis=0)).nnz == 0:  # no cell differs from another
         return np.zeros((x.shape[0], 1))
     seed = int(rng.integers(2**31))
     scores: Dense = PCA(n_pcs, svd_solver="arpack", random_state=seed).fit_transform(x)

@@ -16,6 +16,8 @@ __all__ = ["METHOD", "impute", "load", "smooth"]
 
 Dense = NDArray[np.float64]
 
+_REACH = 3  # knn_max of the program is 3 · knn
+
 
 def impute(
     x: sparse.csr_array,
@@ -31,6 +33,12 @@ def impute(
 
 def smooth(x: sparse.csr_array, *, seed: int, knn: int = 5, t: int | Literal["auto"] = 3, n_pca: int = 100) -> Dense:
     """Run MAGIC with its own seed for the randomised principal components."""
+    if x.shape[0] <= _REACH * knn:
+        msg = (
+            f"options= has knn={knn}, and MAGIC looks {_REACH} times as far: more than {_REACH * knn} cells are "
+            f"needed, found {x.shape[0]}; give a smaller knn, or more cells"
+        )
+        raise ValueError(msg)
     operator = load().MAGIC(knn=knn, t=t, n_pca=n_pca, random_state=seed, n_jobs=1, verbose=0)
     with _global_generator_at(seed):
         return np.asarray(operator.fit_transform(x.toarray()), dtype=np.float64)
@@ -75,7 +83,7 @@ METHOD = Method(
     limits="Replaces every value and knows no missing ones, so hidden entries pull towards zero; makes genes look more "
     "correlated than they are.",
     peak_bytes=_peak_bytes,
-    min_cells=7,
+    min_cells=_REACH + 1,
     extra="compare",
     load=load,
     distributions=("numpy", "scipy", "magic-impute", "graphtools"),

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from types import MappingProxyType
 
-from . import als, autoimpute, floors, knn, magic, scvi, soft_impute
+from . import alra, als, autoimpute, drimpute, floors, knn, magic, scimpute, scvi, soft_impute
 from ._record import Method
 
 __all__ = ["METHODS", "method_named"]
@@ -19,6 +19,9 @@ METHODS: Mapping[str, Method] = MappingProxyType(
             soft_impute.METHOD,
             knn.METHOD,
             magic.METHOD,
+            scimpute.METHOD,
+            drimpute.METHOD,
+            alra.METHOD,
             scvi.METHOD,
             autoimpute.METHOD,
             autoimpute.PAPER,

@@ -1,7 +1,9 @@
 """scVI, by its authors' own program, which is an optional dependency: a variational autoencoder for counts."""
 
 import importlib
+import logging
 import random
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -46,7 +48,8 @@ def impute(
     from anndata import AnnData
 
     library = load()
-    with _global_generators(), _global_settings(library, seed=int(rng.integers(2**31))):
+    with _global_generators(), _quiet():
+        library.settings.seed = int(rng.integers(2**31))
         adata = AnnData(sparse.csr_matrix(x, dtype=np.float32))
         library.model.SCVI.setup_anndata(adata)
         model = library.model.SCVI(adata, n_latent=n_latent)
@@ -79,14 +82,19 @@ def _global_generators() -> Iterator[None]:
 
 
 @contextmanager
-def _global_settings(library: Any, *, seed: int) -> Iterator[None]:
-    """Seed scVI and keep it from reporting on standard output."""
-    before = library.settings.seed, library.settings.verbosity
-    library.settings.seed, library.settings.verbosity = seed, 40  # logging.ERROR
-    try:
-        yield
-    finally:
-        library.settings.seed, library.settings.verbosity = before
+def _quiet() -> Iterator[None]:
+    """Keep lightning from advertising and from advising on the trainer, which scVI made."""
+    loggers = [logging.getLogger(name) for name in ("lightning.pytorch", "lightning.fabric")]
+    before = [logger.level for logger in loggers]
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", module=r"lightning\.")
+        for logger in loggers:
+            logger.setLevel(logging.ERROR)
+        try:
+            yield
+        finally:
+            for logger, level in zip(loggers, before, strict=True):
+                logger.setLevel(level)
 
 
 def load() -> Any:
