@@ -219,11 +219,12 @@ def test_one_cluster_per_cell_fills_nothing(average):
 
 
 def test_sixteen_cells_are_enough_and_fewer_need_fewer_clusters():
-    assert run(prepared(simulated(n_cells=METHOD.min_cells))).shape == (16, 80)
+    assert run(prepared(simulated(n_cells=16))).shape == (16, 80)
     few = prepared(simulated(n_cells=15))
-    with pytest.raises(ValueError, match=r"n_clusters is \[10, .*15\] for 15 cells.*give a list"):
+    with pytest.raises(ValueError, match=r"n_clusters=\[10, .*15\] for 15 cells.*give a list"):
         run(few)
     assert run(few, n_clusters=[2, 3]).shape == few.shape
+    assert run(few[: METHOD.min_cells], n_clusters=[2]).shape == (METHOD.min_cells, 80)
 
 
 @pytest.mark.parametrize("n_clusters", [[], [0, 3], [60], 5, [2.5]])
@@ -234,12 +235,12 @@ def test_impossible_numbers_of_clusters_are_refused(n_clusters):
 
 @pytest.mark.parametrize("distances", [["euclidean"], "spearman", []])
 def test_unknown_distance_is_refused(distances):
-    with pytest.raises(ValueError, match=r'distances is .*; give a list of "spearman", "pearson" or both'):
+    with pytest.raises(ValueError, match=r'distances=.*: give a list of "spearman", "pearson" or both'):
         run(prepared(simulated()), distances=distances)
 
 
 def test_unknown_average_is_refused():
-    with pytest.raises(ValueError, match='average is \'mode\'; allowed are "mean" and "median"'):
+    with pytest.raises(ValueError, match='average=\'mode\': choose "mean" or "median"'):
         run(prepared(simulated()), average="mode")
 
 
@@ -247,5 +248,5 @@ def test_unknown_average_is_refused():
     "labels", [np.zeros(60, int), np.zeros((2, 59), int), np.zeros((2, 60)), np.zeros((0, 60), int)]
 )
 def test_clusterings_of_the_wrong_shape_or_type_are_refused(labels):
-    with pytest.raises(ValueError, match=r"clusterings has shape .*whole numbers, clusterings × 60 cells"):
+    with pytest.raises(ValueError, match=r"clusterings of shape .*whole numbers.* each of the 60 cells"):
         run(prepared(simulated()), clusterings=labels)

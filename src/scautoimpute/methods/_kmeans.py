@@ -5,6 +5,7 @@ do not in three hundred. Shapes: R runs, N points, D dimensions, K clusters.
 """
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,11 +22,26 @@ _STARTING_SWEEPS, _SWEEPS = 2, 100
 _GAIN = 1e-10  # of the points' total: less is rounding
 
 
+class _Points(NamedTuple):
+    """Points and their squared norms, which every distance needs."""
+
+    x_ND: FloatArray
+    squared_norm_N: FloatArray
+
+    def squared_distances(self, centres_XD: FloatArray) -> FloatArray:
+        """Centres × points."""
+        squared: FloatArray = centres_XD @ self.x_ND.T
+        squared *= -2
+        squared += self.squared_norm_N
+        squared += np.einsum("xd,xd->x", centres_XD, centres_XD)[:, None]
+        return np.maximum(squared, 0, out=squared)
+
+
 @dataclass(slots=True)
 class _Runs:
     """Runs side by side; the squared distances are those to the centres, of which each is the mean of its points."""
 
-    points_ND: FloatArray
+    points: _Points
     labels_RN: IntArray
     centres_RKD: FloatArray
     size_RK: FloatArray
@@ -53,10 +69,11 @@ def kmeans(points_ND: FloatArray, *, n_clusters: int, rng: np.random.Generator) 
     Starts as in k-means++ (Arthur & Vassilvitskii, 2007); two sweeps of each, then the best quarter of them is swept
     until nothing changes, then improved by the best single move at a time (Hartigan & Wong, 1979).
     """
+    points = _Points(points_ND, np.sum(points_ND**2, axis=1))
     n_starts = int(np.clip(_SQUARED_DISTANCES // (len(points_ND) * n_clusters), 4, _STARTS))
-    runs = _sweep(points_ND, _start(points_ND, n_clusters, n_starts, rng), _STARTING_SWEEPS)
+    runs = _sweep(points, _start(points, n_clusters, n_starts, rng), _STARTING_SWEEPS)
     best = np.argsort(_objective(runs), kind="stable")[: max(1, round(_FINALISTS * n_starts))]
-    runs = _sweep(points_ND, runs.centres_RKD[best], _SWEEPS)
+    runs = _sweep(points, runs.centres_RKD[best], _SWEEPS)
     _move_points(runs)
     labels_N: IntArray = runs.labels_RN[_objective(runs).argmin()]
     return labels_N
@@ -68,34 +85,26 @@ def within_cluster_squares(points_ND: FloatArray, labels_N: IntArray) -> float:
     return float(sum(np.sum((group - group.mean(axis=0)) ** 2) for group in groups))
 
 
-def _start(points_ND: FloatArray, k: int, n_starts: int, rng: np.random.Generator) -> FloatArray:
+def _start(points: _Points, k: int, n_starts: int, rng: np.random.Generator) -> FloatArray:
     """Draw the first centre of each run, then each next one by its squared distance to the nearest so far."""
-    n = len(points_ND)
+    n = len(points.x_ND)
     chosen_RK = np.empty((n_starts, k), dtype=np.int64)
     chosen_RK[:, 0] = rng.integers(n, size=n_starts)
-    apart_NN = _squared(points_ND, points_ND)
+    apart_NN = points.squared_distances(points.x_ND)
     nearest_RN = apart_NN[chosen_RK[:, 0]]
     for j in range(1, k):
         cumulated_RN = nearest_RN.cumsum(axis=1)
         drawn_R1 = rng.random((n_starts, 1)) * cumulated_RN[:, -1:]
         chosen_RK[:, j] = np.minimum((cumulated_RN <= drawn_R1).sum(axis=1), n - 1)
         nearest_RN = np.minimum(nearest_RN, apart_NN[chosen_RK[:, j]])
-    return points_ND[chosen_RK]
+    return points.x_ND[chosen_RK]
 
 
-def _squared(points_ND: FloatArray, centres_XD: FloatArray) -> FloatArray:
-    """Squared distances, centres × points."""
-    squared = -2 * (centres_XD @ points_ND.T)
-    squared += np.einsum("nd,nd->n", points_ND, points_ND)
-    squared += np.einsum("xd,xd->x", centres_XD, centres_XD)[:, None]
-    return np.maximum(squared, 0, out=squared)
-
-
-def _sweep(points_ND: FloatArray, centres_RKD: FloatArray, n_sweeps: int) -> _Runs:
+def _sweep(points: _Points, centres_RKD: FloatArray, n_sweeps: int) -> _Runs:
     """Assign points to the nearest centre and move the centres to the mean, until no run changes (Lloyd)."""
     n_runs, k, n_dims = centres_RKD.shape
-    labels_RN = np.full((n_runs, len(points_ND)), -1)
-    squared_RKN = _squared(points_ND, centres_RKD.reshape(-1, n_dims)).reshape(n_runs, k, -1)
+    labels_RN = np.full((n_runs, len(points.x_ND)), -1)
+    squared_RKN = points.squared_distances(centres_RKD.reshape(-1, n_dims)).reshape(n_runs, k, -1)
     for _ in range(n_sweeps):
         nearest_RN = squared_RKN.argmin(axis=1)
         if np.array_equal(nearest_RN, labels_RN):
@@ -103,10 +112,10 @@ def _sweep(points_ND: FloatArray, centres_RKD: FloatArray, n_sweeps: int) -> _Ru
         labels_RN = nearest_RN
         member_RKN = (labels_RN[:, None, :] == np.arange(k)[:, None]).astype(np.float64)
         size_RK = member_RKN.sum(axis=2)
-        mean_RKD = member_RKN @ points_ND / np.maximum(size_RK, 1)[:, :, None]
+        mean_RKD = member_RKN @ points.x_ND / np.maximum(size_RK, 1)[:, :, None]
         centres_RKD = np.where(size_RK[:, :, None] > 0, mean_RKD, centres_RKD)  # without points: it stays
-        squared_RKN = _squared(points_ND, centres_RKD.reshape(-1, n_dims)).reshape(n_runs, k, -1)
-    return _Runs(points_ND, labels_RN, centres_RKD, size_RK, squared_RKN)
+        squared_RKN = points.squared_distances(centres_RKD.reshape(-1, n_dims)).reshape(n_runs, k, -1)
+    return _Runs(points, labels_RN, centres_RKD, size_RK, squared_RKN)
 
 
 def _objective(runs: _Runs) -> FloatArray:
@@ -117,7 +126,8 @@ def _objective(runs: _Runs) -> FloatArray:
 
 def _move_points(runs: _Runs) -> None:
     """In every run, move the point that gains most, as long as one gains; `runs` is changed."""
-    smallest = _GAIN * np.sum((runs.points_ND - runs.points_ND.mean(axis=0)) ** 2)
+    x_ND = runs.points.x_ND
+    smallest = _GAIN * np.sum((x_ND - x_ND.mean(axis=0)) ** 2)
     active = np.arange(len(runs.labels_RN))
     while True:
         gain, point, target = _best_moves(runs, active)
@@ -149,8 +159,8 @@ def _best_moves(runs: _Runs, active: IntArray) -> tuple[FloatArray, IntArray, In
 def _resize(runs: _Runs, active: IntArray, cluster: IntArray, point: IntArray, change: int) -> None:
     """Take each active run's point into (`change` 1) or out of (-1) its cluster."""
     before = runs.size_RK[active, cluster][:, None]
-    total_RD = runs.centres_RKD[active, cluster] * before + change * runs.points_ND[point]
+    total_RD = runs.centres_RKD[active, cluster] * before + change * runs.points.x_ND[point]
     centres_RD = total_RD / np.maximum(before + change, 1)
     runs.size_RK[active, cluster] += change
     runs.centres_RKD[active, cluster] = centres_RD
-    runs.squared_RKN[active, cluster] = _squared(runs.points_ND, centres_RD)
+    runs.squared_RKN[active, cluster] = runs.points.squared_distances(centres_RD)

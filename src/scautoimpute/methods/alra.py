@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from scautoimpute.methods._record import Method, Preparation
+from ._record import Imputed, Method, Preparation
 
 __all__ = ["METHOD", "alra"]
 
@@ -29,7 +29,7 @@ def alra(
     rank: int | None = None,
     quantile: float = 0.001,
     n_iter: int = 10,
-) -> FloatArray:
+) -> Imputed:
     """Impute with adaptively thresholded low-rank approximation (ALRA).
 
     The matrix is approximated at low rank. Values of a gene no larger than the size of its most negative ones
@@ -53,7 +53,7 @@ def alra(
 
     Returns
     -------
-    Dense array, cells × genes, on the scale of `x_NG`; nothing is negative.
+    Dense array, cells × genes, on the scale of `x_NG`, in which nothing is negative; and the ``rank`` that was used.
 
     Raises
     ------
@@ -80,7 +80,7 @@ def alra(
     --------
     >>> from scipy import sparse
     >>> x = sparse.csr_array(np.outer([1.0, 2.0, 3.0], [1.0, 0.0, 2.0]))
-    >>> alra(x, rng=np.random.default_rng(0), rank=1)[:, 1]
+    >>> alra(x, rng=np.random.default_rng(0), rank=1).values[:, 1]
     array([0., 0., 0.])
     """
     cells = np.flatnonzero(np.diff(x_NG.indptr))
@@ -88,27 +88,27 @@ def alra(
     _check(x_NG.shape, rank, quantile)
     imputed = np.zeros(x_NG.shape)
     if cells.size == 0:
-        return imputed
+        return Imputed(imputed, {})
     x = x_NG[cells][:, genes]
     left_NR, right_RG = _factors(x, rank, n_iter, rng)
-    by_gene = x.tocsc()
+    x = x.tocsc()
     for start in range(0, genes.size, _GENES_AT_ONCE):
         block = slice(start, start + _GENES_AT_ONCE)
-        values = _match(left_NR @ right_RG[:, block], by_gene[:, block].toarray(), quantile)
+        values = _match(left_NR @ right_RG[:, block], x[:, block].toarray(), quantile)
         imputed[np.ix_(cells, genes[block])] = values
-    return imputed
+    return Imputed(imputed, {"rank": left_NR.shape[1]})
 
 
 def _check(shape: tuple[int, int], rank: int | None, quantile: float) -> None:
     whole = isinstance(rank, int | np.integer) and not isinstance(rank, bool)
     if rank is not None and not (whole and 1 <= rank <= min(shape)):
         msg = (
-            f"rank is {rank!r}; allowed is a whole number from 1 to {min(shape)} for {shape[0]} cells × {shape[1]} "
-            "genes: give one, or None to choose it from the singular values"
+            f"options= has rank={rank!r}: give a whole number from 1 to {min(shape)} for {shape[0]} cells × {shape[1]} "
+            "genes, or None to choose it from the singular values"
         )
         raise ValueError(msg)
     if not 0 <= quantile <= 1:
-        msg = f"quantile is {quantile}; allowed is 0 to 1: the original takes 0.001"
+        msg = f"options= has quantile={quantile!r}: give 0 to 1 (the original takes 0.001)"
         raise ValueError(msg)
 
 
@@ -148,8 +148,8 @@ def _choose_rank(singular: FloatArray) -> int:
     """Return the last singular value, counted from 1, whose distance to the next is out of line with the noise."""
     if singular.size < _FEWEST_SINGULAR:
         msg = (
-            f"{singular.size} cells or genes hold counts; to choose a rank from the singular values takes at least "
-            f"{_FEWEST_SINGULAR}: give rank, or more cells and genes"
+            f"{singular.size} cells or genes have entries; choosing a rank takes at least {_FEWEST_SINGULAR} of both: "
+            "give rank (options=), or more cells and genes"
         )
         raise ValueError(msg)
     spacings = singular[:-1] - singular[1:]
@@ -186,12 +186,12 @@ def _matching(
 
 
 def _peak_bytes(n_cells: int, n_genes: int) -> float:
-    """Result and a block of it in six copies, the sparse matrix at a tenth of its entries twice, and the factors."""
+    """Result, copies of the sparse matrix, six of a block of genes, and the decomposition."""
     smaller = min(n_cells, n_genes)
     decomposition = (
         3 * smaller**2 if smaller <= _EXACT_UP_TO else 3 * (_N_SINGULAR + _OVERSAMPLES) * (n_cells + n_genes)
     )
-    return 8.0 * (n_cells * n_genes * 1.3 + 6 * n_cells * min(n_genes, _GENES_AT_ONCE) + decomposition)
+    return 8.0 * (n_cells * n_genes * 2.5 + 6 * n_cells * min(n_genes, _GENES_AT_ONCE) + decomposition)
 
 
 METHOD = Method(
@@ -201,7 +201,8 @@ METHOD = Method(
     takes=Preparation(1e4, "log1p"),
     keeps_observed=False,
     reference="Linderman et al., Nat Commun 13:192 (2022); github.com/KlugerLab/ALRA commit f34d465",
-    limits="Replaces observed values too, and the rank that it chooses by itself is unstable on small data.",
+    limits="Replaces observed values too; the rank that it chooses is unstable on small data, and has to be given "
+    "below 10 cells.",
     peak_bytes=_peak_bytes,
-    min_cells=_FEWEST_SINGULAR,
+    distributions=("numpy", "scipy", "scikit-learn"),
 )

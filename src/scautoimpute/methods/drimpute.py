@@ -11,8 +11,8 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from scautoimpute.methods._kmeans import kmeans
-from scautoimpute.methods._record import Method, Preparation
+from ._kmeans import kmeans
+from ._record import Method, Preparation
 
 __all__ = ["METHOD", "drimpute"]
 
@@ -101,10 +101,10 @@ def drimpute(
 def _check_options(distances: Sequence[str], average: str) -> None:
     unknown = [name for name in distances if name not in {"spearman", "pearson"}]
     if isinstance(distances, str) or unknown or len(distances) == 0:
-        msg = f'distances is {distances!r}; give a list of "spearman", "pearson" or both'
+        msg = f'options= has distances={distances!r}: give a list of "spearman", "pearson" or both'
         raise ValueError(msg)
     if average not in {"mean", "median"}:
-        msg = f'average is {average!r}; allowed are "mean" and "median"'
+        msg = f'options= has average={average!r}: choose "mean" or "median"'
         raise ValueError(msg)
 
 
@@ -112,8 +112,8 @@ def _check_n_clusters(n_clusters: Sequence[int], n_cells: int) -> None:
     numbers = np.asarray(n_clusters)
     if numbers.ndim != 1 or numbers.dtype.kind not in "iu" or numbers.min() < 1 or numbers.max() >= n_cells:
         msg = (
-            f"n_clusters is {numbers.tolist()} for {n_cells} cells that differ between genes; allowed are whole "
-            "numbers from 1 to one less than the cells: give a list (for few cells e.g. [2, 3]), or more cells"
+            f"options= has n_clusters={numbers.tolist()} for {n_cells} cells that differ between genes: give a list of "
+            "whole numbers from 1 to one less than the cells (for few cells e.g. [2, 3]), or more cells"
         )
         raise ValueError(msg)
 
@@ -122,8 +122,8 @@ def _checked_labels(clusterings: ArrayLike, n_cells: int) -> IntArray:
     labels_BN = np.asarray(clusterings)
     if labels_BN.ndim != 2 or labels_BN.shape[1] != n_cells or labels_BN.dtype.kind not in "iu" or not labels_BN.size:
         msg = (
-            f"clusterings has shape {labels_BN.shape} and type {labels_BN.dtype}; allowed are whole numbers, "
-            f"clusterings × {n_cells} cells: give one row per clustering"
+            f"options= has clusterings of shape {labels_BN.shape} and type {labels_BN.dtype}: give whole numbers, one "
+            f"row per clustering and one column for each of the {n_cells} cells"
         )
         raise ValueError(msg)
     return labels_BN.astype(np.int64)
@@ -225,8 +225,8 @@ def _medians(x: Any, members_NC: Any) -> FloatArray:
 
 
 def _peak_bytes(n_cells: int, n_genes: int) -> float:
-    """Result, profiles of 150 clusters, a block of genes, and four matrices of cells × cells."""
-    return 8.0 * (n_cells * n_genes * 1.3 + 150 * n_genes + n_cells * _GENES_AT_ONCE + 4 * n_cells**2)
+    """Result, copies of the sparse matrix, profiles of 150 clusters, a block of genes, and four cells × cells."""
+    return 8.0 * (n_cells * n_genes * 2.5 + 150 * n_genes + n_cells * _GENES_AT_ONCE + 4 * n_cells**2)
 
 
 METHOD = Method(
@@ -236,7 +236,9 @@ METHOD = Method(
     takes=Preparation("genes", "log1p"),
     keeps_observed=True,
     reference="Gong et al., BMC Bioinformatics 19:220 (2018); DrImpute 1.0 (CRAN)",
-    limits="Memory and time grow with the square of the cells: for a few thousand of them, and at least 16.",
+    limits="Memory and time grow with the square of the cells, so for a few thousand at most; n_clusters has to "
+    "be given below 16.",
     peak_bytes=_peak_bytes,
-    min_cells=16,
+    min_cells=3,
+    per_cell=("clusterings",),
 )
