@@ -121,9 +121,8 @@ def _expectation_maximization(entries: _Entries) -> Mixture:
         current = _maximize(entries, gamma / (gamma + normal))
         gamma, normal = current.spread(entries.lengths).densities(entries.x, entries.log_x)
         previous, likelihood = likelihood, entries.sums(np.log10(gamma + normal))
-        going = (likelihood - previous) ** 2 > _TOLERANCE  # False where the likelihood is no number
-        if step == _MAX_ROUNDS - 1:
-            going[:] = False
+        # False where the likelihood is no number: such a gene stays NaN
+        going = ((likelihood - previous) ** 2 > _TOLERANCE) & (step < _MAX_ROUNDS - 1)
         done = np.isfinite(likelihood) & ~going
         for values, found in zip(fitted, current, strict=True):
             values[active[done]] = found[done]

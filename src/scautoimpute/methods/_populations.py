@@ -8,7 +8,7 @@ import warnings
 import numpy as np
 from numpy.typing import NDArray
 
-from scautoimpute.methods._mixture import ZERO
+from ._mixture import ZERO
 
 Floats = NDArray[np.float64]
 Integers = NDArray[np.intp]
@@ -18,6 +18,7 @@ _BLOCK = 512  # genes, or cells, at a time where a second full matrix would be n
 _DENSE_EIGEN = 1000  # cells above which a few eigenvectors are cheaper by Lanczos' method
 _NUMBERS = range(2, 9)
 _ENOUGH_CELLS = 20  # with fewer, no number of clusters is looked for
+_STRUCTURE = 0.25  # mean silhouette; below, "no substantial structure has been found" (Kaufman & Rousseeuw 1990)
 
 
 def variable_genes(x_NG: Floats) -> Integers:
@@ -41,9 +42,9 @@ def _mean_and_variation(x_NB: Floats) -> tuple[Floats, Floats]:
 
 
 def principal_components(x_NG: Floats, *, at_least: int, exact_below: int, rng: np.random.Generator) -> Floats:
-    """Scores on the first components that together hold more than 40 % of the variance, `at_least` and 3 at least.
+    """Scores on the first components that hold more than 40 % of the variance, `at_least` or 3 at the least.
 
-    From `exact_below` cells the first 1000 components are approximated, and those that hold 60 % of their variance kept.
+    From `exact_below` cells on, of the first 1000 components (approximated) those that hold 60 % of their variance.
     """
     centred = x_NG - x_NG.mean(axis=0)
     if len(x_NG) < exact_below:
@@ -84,7 +85,7 @@ def nearest_distances(scores_NP: Floats) -> Floats:
 
 
 def outlying(scores_NP: Floats) -> NDArray[np.bool_]:
-    """Cells whose nearest neighbour is further than the upper quartile by more than 1.5 times the quartiles' distance."""
+    """Cells whose nearest neighbour is unusually far: 1.5 interquartile ranges above the upper quartile."""
     nearest = nearest_distances(scores_NP)
     low, high = np.quantile(nearest, [0.25, 0.75])
     return np.asarray(nearest > high + 1.5 * (high - low))
@@ -96,12 +97,12 @@ def spectral_clusters(scores_NP: Floats, *, n_clusters: int, rng: np.random.Gene
 
 
 def number_of_clusters(scores_NP: Floats, *, rng: np.random.Generator) -> int:
-    """From 2 to 8 clusters, the number with the widest mean silhouette; 1 with fewer than 20 cells."""
+    """From 2 to 8 clusters, the number with the widest mean silhouette; 1 if that is below 0.25, or of < 20 cells."""
     from sklearn.metrics import silhouette_score
 
     if len(scores_NP) < _ENOUGH_CELLS:
         return 1
-    vectors, widths = _eigenvectors(scores_NP, _NUMBERS[-1], rng), {1: -1.0}
+    vectors, widths = _eigenvectors(scores_NP, _NUMBERS[-1], rng), {1: _STRUCTURE}
     for number in _NUMBERS:
         clusters = _grouped(vectors[:, :number], rng)
         if np.unique(clusters).size == number:

@@ -5,17 +5,16 @@ axes: N all cells, n the cells of one cluster, G genes, V the genes of a cluster
 """
 
 from collections.abc import Iterator
-from numbers import Integral
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import sparse
 
-from scautoimpute.methods import _populations
-from scautoimpute.methods._mixture import Mixture, dropout_probabilities, fit_mixtures, usable
-from scautoimpute.methods._nonnegative import nonnegative_weights
-from scautoimpute.methods._record import COUNTS, Method
+from . import _populations
+from ._mixture import Mixture, dropout_probabilities, fit_mixtures, usable
+from ._nonnegative import nonnegative_weights
+from ._record import COUNTS, Method
 
 __all__ = ["METHOD", "scimpute"]
 
@@ -24,7 +23,7 @@ Integers = NDArray[np.intp]
 
 _FEWEST_GENES = 11  # that a cluster needs for a regression
 _MOST_NEIGHBOURS = 500
-_EXACT_CELLS, _EXACT_CELLS_OF_LABEL = 5000, 1000  # from so many, principal components are approximated
+_EXACT, _EXACT_OF_LABEL = 5000, 1000  # from so many, principal components are approximated
 
 
 class _Cluster(NamedTuple):
@@ -37,7 +36,7 @@ class _Cluster(NamedTuple):
 class _Filled(NamedTuple):
     """New values of one cell, on the scale of the regression."""
 
-    row: int
+    cell: int
     genes: Integers
     values: Floats
 
@@ -66,7 +65,8 @@ def scimpute(
         For the clustering (and, from 5000 cells, the principal components).
     n_clusters
         Number of cell populations. The original demands it; here None takes the number from 2 to 8 with the widest
-        mean silhouette on the principal components, or 1 with fewer than 20 cells. With 1 no cell is set aside.
+        mean silhouette on the principal components, or 1 where none reaches 0.25 (no substantial structure, by
+        Kaufman & Rousseeuw 1990) or there are fewer than 20 cells. With 1 no cell is set aside.
     labels
         Cell type of every cell, in place of clusters that are found. Cells whose label is missing are not imputed.
     dropout_threshold
@@ -122,14 +122,9 @@ def scimpute(
     x_NG /= scale_N[:, np.newaxis]
     x_NG += 1.01
     np.log10(x_NG, out=x_NG)
-    if labels is None:
-        found = _clusters(x_NG, n_clusters, clusters, rng)
-    else:
-        found = _labelled(x_NG, labels, rng)
-    for cluster in found:
-        for row, genes, values in _impute_cluster(x_NG[cluster.cells], cluster.scores_nP, dropout_threshold):
-            cell = cluster.cells[row]
-            imputed_NG[cell, genes] = np.round(np.maximum(10**values - 1.01, 0) * scale_N[cell], 2)
+    found = _clusters(x_NG, n_clusters, clusters, rng) if labels is None else _labelled(x_NG, labels, rng)
+    for cell, genes, values in _predictions(x_NG, found, dropout_threshold):
+        imputed_NG[cell, genes] = np.round(np.maximum(10**values - 1.01, 0) * scale_N[cell], 2)
     return imputed_NG
 
 
@@ -140,26 +135,26 @@ def _check(n_cells: int, n_clusters: Any, labels: Any, clusters: Any, threshold:
     given = {"n_clusters": n_clusters, "labels": labels, "clusters": clusters}
     named = [name for name, value in given.items() if value is not None]
     if len(named) > 1:
-        msg = f"{' and '.join(named)} were given; they exclude each other: give one of them"
+        msg = f"options= has {' and '.join(named)}, which exclude each other: give one of them"
         raise ValueError(msg)
     if not 0 < threshold < 1:
-        msg = f"dropout_threshold is {threshold}; it must lie between 0 and 1, both excluded (0.5 is usual)"
+        msg = f"options= has dropout_threshold={threshold}: give a number above 0 and below 1 (0.5 is usual)"
         raise ValueError(msg)
     for name in {"labels", "clusters"}.intersection(named):
         shape = np.shape(given[name])
         if shape != (n_cells,):
-            msg = f"{name} has shape {shape} for {n_cells} cells; give one entry per cell, in the cells' order"
+            msg = f"options= has {name} of shape {shape} for {n_cells} cells: give one entry per cell, in their order"
             raise ValueError(msg)
     if n_clusters is not None:
         _check_number(n_cells, n_clusters)
 
 
 def _check_number(n_cells: int, n_clusters: Any) -> None:
-    if not isinstance(n_clusters, Integral) or isinstance(n_clusters, bool) or n_clusters < 1:
-        msg = f"n_clusters is {n_clusters!r}; it must be a whole number, at least 1, or None to have it chosen"
+    if not isinstance(n_clusters, (int, np.integer)) or isinstance(n_clusters, bool) or n_clusters < 1:
+        msg = f"options= has n_clusters={n_clusters!r}: give a whole number from 1, or None to have it chosen"
         raise ValueError(msg)
     if n_clusters > n_cells:
-        msg = f"{n_clusters} clusters of {n_cells} cells cannot be made; lower n_clusters or give more cells"
+        msg = f"options= has n_clusters={n_clusters} for {n_cells} cells: give at most one cluster per cell"
         raise ValueError(msg)
 
 
@@ -167,7 +162,7 @@ def _numbers(clusters: ArrayLike) -> Integers:
     numbers = np.asarray(clusters)
     if numbers.dtype.kind not in "iu" or (numbers < -1).any():
         msg = (
-            f"clusters holds {numbers.dtype} from {numbers.min()}; it must hold whole numbers from 0, or -1: set aside"
+            f"options= has clusters of {numbers.dtype} from {numbers.min()}: give whole numbers from 0, -1 for outliers"
         )
         raise ValueError(msg)
     return numbers.astype(np.intp)
@@ -186,14 +181,12 @@ def _clusters(
         n_clusters = n_clusters or _chosen_number(x_NH, rng)
         scores_NP = _components(x_NH, n_clusters, rng)
         number_N = _found_numbers(scores_NP, n_clusters, rng)
-    return [
-        _Cluster(cells, scores_NP[cells])
-        for cells in (np.flatnonzero(number_N == number) for number in np.unique(number_N[number_N >= 0]))
-    ]
+    members = (np.flatnonzero(number_N == number) for number in np.unique(number_N[number_N >= 0]))
+    return [_Cluster(cells, scores_NP[cells]) for cells in members]
 
 
 def _components(x_NH: Floats, at_least: int, rng: np.random.Generator) -> Floats:
-    return _populations.principal_components(x_NH, at_least=at_least, exact_below=_EXACT_CELLS, rng=rng)
+    return _populations.principal_components(x_NH, at_least=at_least, exact_below=_EXACT, rng=rng)
 
 
 def _chosen_number(x_NH: Floats, rng: np.random.Generator) -> int:
@@ -207,48 +200,56 @@ def _found_numbers(scores_NP: Floats, n_clusters: int, rng: np.random.Generator)
         return np.zeros(len(scores_NP), dtype=np.intp)
     inlying = np.flatnonzero(~_populations.outlying(scores_NP))
     if inlying.size < n_clusters:
-        msg = f"{inlying.size} cells are no outliers, for {n_clusters} clusters; lower n_clusters"
+        msg = (
+            f"options= has n_clusters={n_clusters}, but only {inlying.size} cells are no outliers: give at most as many"
+        )
         raise ValueError(msg)
     numbers = np.full(len(scores_NP), -1, dtype=np.intp)
     numbers[inlying] = _populations.spectral_clusters(scores_NP[inlying], n_clusters=n_clusters, rng=rng)
     return numbers
 
 
-def _labelled(x_NG: Floats, labels: ArrayLike, rng: np.random.Generator) -> Iterator[_Cluster]:
+def _labelled(x_NG: Floats, labels: ArrayLike, rng: np.random.Generator) -> list[_Cluster]:
     """One cluster per label, each with principal components of its own."""
     import pandas as pd
 
-    codes, names = pd.factorize(np.asarray(labels))
-    variable = _populations.variable_genes(x_NG)
-    for code in range(len(names)):
-        cells = np.flatnonzero(codes == code)
-        x_nH = x_NG[np.ix_(cells, variable)]
-        yield _Cluster(
-            cells,
-            _populations.principal_components(x_nH, at_least=1, exact_below=_EXACT_CELLS_OF_LABEL, rng=rng),
+    code_N, names = pd.factorize(pd.Series(labels))  # a missing label becomes -1
+    x_NH = x_NG[:, _populations.variable_genes(x_NG)]
+    return [
+        _Cluster(
+            cells, _populations.principal_components(x_NH[cells], at_least=1, exact_below=_EXACT_OF_LABEL, rng=rng)
         )
+        for cells in (np.flatnonzero(code_N == code) for code in range(len(names)))
+    ]
 
 
 # -------------------------------------------------------------------------------------------------- imputation
 
 
-def _impute_cluster(x_nG: Floats, scores_nP: Floats, threshold: float) -> Iterator[_Filled]:
-    if len(x_nG) < 2:
-        return
-    mixture = fit_mixtures(x_nG)
-    valid = np.flatnonzero(usable(mixture))
-    if valid.size < _FEWEST_GENES:
-        return
-    x_nV, mixture = np.ascontiguousarray(x_nG[:, valid]), mixture.take(valid)
+def _predictions(x_NG: Floats, clusters: list[_Cluster], threshold: float) -> Iterator[_Filled]:
+    """New values, not yet rounded, of every cell that gets any."""
+    for cells, scores_nP in clusters:
+        mixture = fit_mixtures(x_NG[cells])
+        valid = np.flatnonzero(usable(mixture))
+        if cells.size < 2 or valid.size < _FEWEST_GENES:
+            continue
+        x_nV = x_NG[np.ix_(cells, valid)]
+        for row, dropped_V, values in _predictions_of_cluster(x_nV, scores_nP, mixture.take(valid), threshold):
+            yield _Filled(cells[row], valid[dropped_V], values)
+
+
+def _predictions_of_cluster(
+    x_nV: Floats, scores_nP: Floats, mixture: Mixture, threshold: float
+) -> Iterator[tuple[int, NDArray[np.bool_], Floats]]:
     largest_V, norm_n = x_nV.max(axis=0), np.linalg.norm(x_nV, axis=1)
-    for row in range(len(x_nV)):
-        dropped_V = _dropped(x_nV[row], mixture, threshold)
+    for row, x_V in enumerate(x_nV):
+        dropped_V = _dropped(x_V, mixture, threshold)
         if dropped_V.any() and not dropped_V.all():
             candidates = _neighbours(scores_nP, row, n_genes=int((~dropped_V).sum()))
             weights = nonnegative_weights(x_nV, norm_n, row, candidates, ~dropped_V)
             used = np.flatnonzero(weights)
             predicted = weights[used] @ x_nV[used][:, dropped_V]
-            yield _Filled(row, valid[dropped_V], np.minimum(predicted, largest_V[dropped_V]))
+            yield row, dropped_V, np.minimum(predicted, largest_V[dropped_V])
 
 
 def _dropped(x_V: Floats, mixture: Mixture, threshold: float) -> NDArray[np.bool_]:
@@ -282,4 +283,6 @@ METHOD = Method(
         "small counts may be replaced; time and memory grow with the square of the number of cells."
     ),
     peak_bytes=_peak_bytes,
+    distributions=("numpy", "scipy", "scikit-learn"),
+    per_cell=("labels", "clusters"),
 )
