@@ -10,7 +10,7 @@ from sklearn.metrics import adjusted_rand_score
 from scautoimpute.methods import _populations
 from scautoimpute.methods._mixture import ZERO, dropout_probabilities, fit_mixtures, usable
 from scautoimpute.methods._nonnegative import nonnegative_weights
-from scautoimpute.methods.scimpute import METHOD, _clusters, _dropped, _labelled, _neighbours, _predictions, scimpute
+from scautoimpute.methods.scimpute import _clusters, _dropped, _labelled, _neighbours, _predictions, scimpute
 
 RUNS = ["mix150_K3", "mix150_labels", "blake30_K3", "blake30_labels", "small_K1", "small_K2"]
 FOUND = ["mix150_K3", "blake30_K3", "small_K2"]
@@ -127,7 +127,7 @@ def test_components_of_a_label_are_the_originals(golden, name):
 
 
 @pytest.mark.parametrize("name", FOUND)
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", range(2))
 def test_clusters_are_those_of_one_of_the_originals_runs(golden, name, seed):
     stored = Stored(golden, name)
     scores, cells = stored.scores(), np.flatnonzero(stored.of["clust"] > 0)
@@ -395,9 +395,3 @@ def test_more_clusters_than_cells_that_are_no_outliers(rng):
         ValueError, match="options= has n_clusters=10, but only 9 cells are no outliers: give at most as many"
     ):
         run(counts, n_clusters=10)
-
-
-def test_the_record():
-    assert METHOD.impute is scimpute
-    assert not METHOD.keeps_observed
-    assert METHOD.peak_bytes(1000, 2000) > 1000 * 2000 * 8 * 2
