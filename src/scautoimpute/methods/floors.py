@@ -42,6 +42,11 @@ def _drawing_nothing(estimate: Base) -> Callable[..., Dense]:
     return impute
 
 
+def _peak_bytes(n_cells: int, n_genes: int) -> float:
+    """The result, and of every observed entry its row and what is left of it after each effect."""
+    return 22.0 * n_cells * n_genes
+
+
 def _floor(name: str, title: str, estimate: Base, limits: str, reference: str) -> Method:
     return Method(
         name=name,
@@ -52,7 +57,7 @@ def _floor(name: str, title: str, estimate: Base, limits: str, reference: str) -
         estimates_observed=estimate is not _observed,
         reference=reference,
         limits=limits,
-        peak_bytes=lambda n_cells, n_genes: 16.0 * n_cells * n_genes,
+        peak_bytes=_peak_bytes,
         min_cells=1,
     )
 

@@ -48,7 +48,8 @@ def impute(
     n_neighbors = min(N_NEIGHBORS, n_others) if n_neighbors is None else n_neighbors
     _check(n_neighbors, n_others, n_pcs, weights)
     scores_BP = principal_components(np.log1p(x), min(n_pcs, min(x.shape) - 1), rng)
-    smoothed: Dense = (cell_weights(scores_BP, n_neighbors, weights) @ x).toarray()
+    # Nearly every entry of the means is above zero: a sparse product would be larger than two dense matrices.
+    smoothed: Dense = cell_weights(scores_BP, n_neighbors, weights) @ x.toarray()
     return smoothed
 
 
@@ -95,8 +96,8 @@ def _check(n_neighbors: int, n_others: int, n_pcs: int, weights: str) -> None:
 
 
 def _peak_bytes(n_cells: int, n_genes: int) -> float:
-    """The result, first sparse (value and index) and then dense; and the neighbour search, at brute force by blocks."""
-    return 24.0 * n_cells * n_genes + 8.0 * n_cells * (3 * N_PCS + 6 * N_NEIGHBORS)
+    """The counts and the result, dense; the logs of the counts; and the scores and neighbours."""
+    return 22.0 * n_cells * n_genes + 8.0 * n_cells * (3 * N_PCS + 6 * N_NEIGHBORS)
 
 
 METHOD = Method(
