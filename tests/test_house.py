@@ -16,7 +16,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 import scautoimpute
-from scautoimpute import AutoImpute, datasets, io, metrics, pl, pp, tl
+from scautoimpute import AutoImpute, datasets, io, methods, metrics, pl, pp, tl
 
 ROOT = Path(__file__).parents[1]
 SOURCE = ROOT / "src" / "scautoimpute"
@@ -28,7 +28,9 @@ MODULES = ["scautoimpute", *(name for name in FOUND if name != "scautoimpute.__m
 VERBS = {
     f"{home.__name__.split('.')[-1]}.{name}": getattr(home, name) for home in (pp, tl, pl) for name in home.__all__
 }
-OTHERS = {f"{h.__name__.split('.')[-1]}.{n}": getattr(h, n) for h in (datasets, metrics, io) for n in h.__all__}
+OTHERS = {
+    f"{h.__name__.split('.')[-1]}.{n}": getattr(h, n) for h in (datasets, metrics, io, methods) for n in h.__all__
+}
 FUNCTIONS = {name: value for name, value in (VERBS | OTHERS).items() if inspect.isfunction(value)}
 METHODS = {
     f"AutoImpute.{name}": getattr(AutoImpute, name)
@@ -184,7 +186,7 @@ def test_all_lists_public_names_that_exist(name):
             assert value.__module__.startswith("scautoimpute"), f"{name} lists {public} of {value.__module__}"
 
 
-@pytest.mark.parametrize("name", ["pp", "tl", "pl", "io", "metrics", "datasets", "errors"])
+@pytest.mark.parametrize("name", ["pp", "tl", "pl", "io", "methods", "metrics", "datasets", "errors"])
 def test_every_public_function_and_class_is_listed(name):
     module = importlib.import_module(f"scautoimpute.{name}")
     made_here = {
@@ -229,10 +231,26 @@ def test_importing_is_light(name):
     assert done.stdout == "[]\n"
 
 
-def test_no_copyleft_library_is_imported():
-    imported = {(path.name, module.split(".")[0]) for path in SOURCE.rglob("*.py") for module in imported_by(path)}
-    assert ("network.py", "torch") in imported  # the search finds what there is
-    assert not {pair for pair in imported if pair[1] in {"magic", "scprep", "leidenalg", "igraph", "rpy2"}}
+COPYLEFT = {"magic", "scprep", "graphtools", "leidenalg", "igraph", "rpy2"}
+
+
+def test_no_copyleft_library_is_imported_but_where_one_is_asked_for_by_name():
+    imported = [
+        (str(path.relative_to(SOURCE)), m.split(".")[0]) for path in SOURCE.rglob("*.py") for m in imported_by(path)
+    ]
+    assert ("model/network.py", "torch") in imported  # the search finds what there is
+    assert [pair for pair in imported if pair[1] in COPYLEFT] == [("methods/magic.py", "magic")]
+
+
+def test_the_copyleft_library_is_imported_in_a_function_and_brought_by_an_extra_only():
+    tree = ast.parse((SOURCE / "methods" / "magic.py").read_text(encoding="utf-8"))
+    of = {f.name: ast.unparse(f) for f in tree.body if isinstance(f, ast.FunctionDef)}
+    assert [name for name, text in of.items() if "import_module('magic')" in text] == ["load"]
+    program = "import sys, scautoimpute.methods; print('magic' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout == "False\n"
+    needed = [Requirement(r) for r in metadata.requires("scautoimpute")]
+    assert [str(r.marker) for r in needed if r.name == "magic-impute"] == ['extra == "compare"']
 
 
 def test_metrics_know_no_model():

@@ -4,7 +4,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from . import datasets, io, metrics, pl, pp, tl
+    from . import datasets, io, methods, metrics, pl, pp, tl
     from .autoimpute import AutoImpute
     from .errors import MissingDependencyError, NotFittedError
     from .io import read, write
@@ -17,6 +17,7 @@ __all__ = [
     "NotFittedError",
     "datasets",
     "io",
+    "methods",
     "metrics",
     "pl",
     "pp",
