@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from scipy import sparse
 
+from .io.complete import complete_or_absent
 from .io.matrix import counts_matrix
-from .io.write import complete_or_absent
 from .scales import to_log1p
 
 if TYPE_CHECKING:

@@ -123,7 +123,7 @@ class Progress:
         write_progress(self.folder / _OPTIONS, json.dumps(self.options).encode())
 
     def _remove_abandoned(self) -> None:
-        from ..io.write import remove_abandoned
+        from ..io.complete import remove_abandoned
 
         for path in self.written:
             remove_abandoned(path)

@@ -21,7 +21,8 @@ from torch import Tensor
 from .._lock import sole_owner
 from ..errors import CheckpointError
 from ..io.checks import one_line
-from ..io.write import check_writable, complete_or_absent
+from ..io.complete import complete_or_absent
+from ..io.write import check_writable
 from .settings import Settings
 
 __all__ = ["MANIFEST", "Checkpoint", "NetworkFile", "Resumable", "open_checkpoint", "write_progress"]

@@ -4,7 +4,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-from ..io.write import check_writable, complete_or_absent
+from ..io.complete import complete_or_absent
+from ..io.write import check_writable
 from .masked import MaskedModel
 from .paper import PaperModel
 from .settings import Settings
