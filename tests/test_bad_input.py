@@ -1,4 +1,4 @@
-"""Bad input gets one line that says what to do, and nothing is lost; `docs/bad_input.md` is the table of those lines."""
+"""Bad input gets one line that says what to do, and nothing is lost; `docs/bad_input.md` holds those lines."""
 
 import os
 import resource

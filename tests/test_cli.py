@@ -25,14 +25,27 @@ from scipy import io, sparse
 from typer.testing import CliRunner
 
 import scautoimpute
+from scautoimpute import methods
 from scautoimpute.cli import app, main
 from scautoimpute.datasets import simulate
+from scautoimpute.methods import METHODS
 
 QUICK = ["--max-epochs", "3", "--hidden", "8", "--seed", "5"]
 LONG = ["--hidden", "8000", "--max-epochs", "100000"]
 OPTIONS = {"--output", "--layer", "--transpose", "--objective", "--preset", "--n-top-genes", "--flavor", "--scale"}
 OPTIONS |= {"--smooth", "--key-added", "--hidden", "--max-epochs", "--model", "--from-model", "--seed", "--device"}
-OPTIONS |= {"--learning-rate", "--l2", "--threshold", "--overwrite", "--resume", "--json", "--debug", "--help"}
+OPTIONS |= {
+    "--method",
+    "--option",
+    "--learning-rate",
+    "--l2",
+    "--threshold",
+    "--overwrite",
+    "--resume",
+    "--json",
+    "--debug",
+    "--help",
+}
 ESTIMATE = "expression given that it was detected: for recovering values, not for clustering or differential expression"
 
 
@@ -69,6 +82,7 @@ def files(tmp_path_factory, counts):
     layered.layers["raw"] = counts.X.copy()
     layered.layers["negative"] = -counts.X.toarray()
     layered.write_h5ad(folder / "layered.h5ad")
+    anndata.AnnData(layered.X, obs=counts.obs, var=counts.var).write_h5ad(folder / "logged.h5ad")
     turned = counts.T.copy()
     turned.obs_names = [f"ENSG{number:011d}" for number in range(turned.n_obs)]
     turned.write_h5ad(folder / "turned.h5ad")
@@ -259,6 +273,52 @@ def test_demo_writes_a_result_and_a_picture(tmp_path):
     assert "pbmc68k_imputed.png" in done.stdout
 
 
+def test_counts_are_found_where_they_are(files, tmp_path):
+    done = succeed("impute", files / "layered.h5ad", "-o", "found.h5ad", *QUICK, cwd=tmp_path)
+    assert "raw holds whole numbers (X: what looks like logs" in done.stdout
+    succeed("impute", files / "layered.h5ad", "-o", "named.h5ad", "--layer", "raw", *QUICK, cwd=tmp_path)
+    assert (tmp_path / "found.h5ad").read_bytes() == (tmp_path / "named.h5ad").read_bytes()
+
+
+# ------------------------------------------------------------------------------------------------- other methods
+
+
+@pytest.mark.parametrize("method", sorted(METHODS.keys() - {"scvi", "magic", "autoimpute", "autoimpute-paper"}))
+def test_every_method_runs_from_the_command_line(method, files, tmp_path, monkeypatch):
+    """MAGIC and scVI, which not everybody has, are run in tests of their own."""
+    monkeypatch.chdir(tmp_path)
+    arguments = ["impute", str(files / "cells.h5ad"), "-o", "out.h5ad", "--method", method, "--json", "--seed", "3"]
+    done = CliRunner().invoke(app, arguments)
+    assert done.exit_code == 0, done.stderr
+    told, written = json.loads(done.stdout), anndata.read_h5ad("out.h5ad")
+    expected = methods.impute(anndata.read_h5ad(files / "cells.h5ad"), method=method, random_state=3, copy=True)
+    np.testing.assert_array_equal(written.layers["imputed"].toarray(), expected.layers["imputed"].toarray())
+    assert told["method"] == method
+    assert told["limits"] == METHODS[method].limits
+    assert told["zeros_filled"] == expected.uns["imputed"]["n_zeros_filled"]
+
+
+def test_options_of_a_method_reach_it(files, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    arguments = ["impute", str(files / "cells.h5ad"), "-o", "out.h5ad", "--method", "drimpute"]
+    done = CliRunner().invoke(app, [*arguments, "--option", "n_clusters=[3, 4]", "--option", "average=median"])
+    assert done.exit_code == 0, done.stderr
+    used = anndata.read_h5ad("out.h5ad").uns["imputed"]["options"]
+    assert list(used["n_clusters"]) == [3, 4]
+    assert used["average"] == "median"
+
+
+@pytest.mark.filterwarnings("ignore:training ended")
+@pytest.mark.parametrize(("option", "name"), [("--method", "autoimpute"), ("--preset", "paper")])
+def test_autoimpute_is_a_method_like_the_others(option, name, files, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    same = {"autoimpute": [], "paper": ["--method", "autoimpute-paper"]}[name]
+    for output, words in (("a.csv", [option, name]), ("b.csv", same)):
+        done = CliRunner().invoke(app, ["impute", str(files / "cells.csv"), "-o", output, *words, *QUICK])
+        assert done.exit_code == 0, done.stderr
+    assert (tmp_path / "a.csv").read_bytes() == (tmp_path / "b.csv").read_bytes()
+
+
 # ------------------------------------------------------------------------------------------------- what is refused
 
 REFUSED = {
@@ -275,7 +335,23 @@ REFUSED = {
     "layer to be replaced": (["{files}/layered.h5ad", "--layer", "raw", "--key-added", "raw"], "--key-added 'raw' is"),
     "name of the result": (["{files}/cells.h5ad", "--key-added", "a/b"], "--key-added 'a/b' cannot be the name"),
     "transposed": (["{files}/turned.h5ad"], "looks like genes × cells (obs names such as 'ENSG00000000000' are genes)"),
-    "logged": (["{files}/layered.h5ad"], "look logged already"),
+    "logged": (["{files}/logged.h5ad"], "look logged already"),
+    "method": (["{files}/cells.h5ad", "--method", "x"], "--method 'x' is not known: choose 'none', 'gene_mean'"),
+    "options of training with a method": (
+        ["{files}/cells.h5ad", "--method", "knn", "--hidden", "9", "--model", "m"],
+        "--model, --hidden has no effect with --method knn, which keeps no model: leave it out",
+    ),
+    "option of no method": (["{files}/cells.h5ad", "--option", "k=1"], "--option k=1 is for other methods: name one"),
+    "option without a value": (["{files}/cells.h5ad", "--method", "knn", "--option", "k"], "'k' is not NAME=VALUE"),
+    "option that is not there": (
+        ["{files}/cells.h5ad", "--method", "knn", "--option", "k=1"],
+        "--option has 'k', which --method 'knn' does not take: allowed are n_neighbors",
+    ),
+    "extra that is not there": (["{files}/cells.h5ad", "--method", "scvi"], 'pip install "scautoimpute[scvi]"'),
+    "smooth with nothing to smooth": (
+        ["{files}/cells.h5ad", "--method", "drimpute", "--smooth"],
+        "--smooth has no effect: --method 'drimpute' estimates no observed values; leave it out",
+    ),
     "negative": (["{files}/layered.h5ad", "--layer", "negative"], "values are negative"),
     "n_top_genes in words": (["{files}/cells.h5ad", "--n-top-genes", "some"], "--n-top-genes some is not a number"),
     "n_top_genes of none": (["{files}/cells.h5ad", "--n-top-genes", "0"], "--n-top-genes 0 is not a number"),

@@ -168,7 +168,10 @@ class AutoImpute:
 
         x, _, genes = as_observed(data, layer=layer, dtype=np.float32)
         if x.nnz < 10 or min(x.shape) < 2:
-            msg = f"{x.nnz} observed entries in {x.shape[0]} cells × {x.shape[1]} genes: at least 10 in 2 × 2 are needed; give more cells or genes"
+            msg = (
+                f"{x.nnz} observed entries in {x.shape[0]} cells × {x.shape[1]} genes: at least 10 in 2 × 2 are "
+                "needed; give more cells or genes"
+            )
             raise ValueError(msg)
         device = _resolve_device(self.device)
         seed, rng = self.random_state, _generator(self.random_state)

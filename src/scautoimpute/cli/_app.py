@@ -109,15 +109,16 @@ def _show_warning(message: Warning | str, category: type[Warning], *_: Any, **__
 
 
 # The library's messages name its parameters; whoever typed a command knows its options.
-_OPTION_OF = {"random_state": "--seed", "min_resources": "--min-epochs"} | {
+_OPTION_OF = {"random_state": "--seed", "min_resources": "--min-epochs", "options": "--option"} | {
     name: f"--{name.replace('_', '-')}"
     for name in (
         "layer", "objective", "preset", "n_top_genes", "flavor", "scale", "key_added", "hidden", "max_epochs", "device",
-        "held_out_share", "l2", "learning_rate", "threshold", "factor", "share",
+        "held_out_share", "l2", "learning_rate", "threshold", "factor", "share", "method",
     )
 }  # fmt: skip
 _SPELLINGS = (
     (re.compile(r"overwrite=True \((--overwrite) on the command line\)"), r"\1"),
+    (re.compile(r"keep_observed=False"), "--smooth"),
     (re.compile(r"pass adata\.T, or (--transpose) on the command line"), r"give \1"),
     (re.compile(rf"(?<![^\s(])({'|'.join(_OPTION_OF)})="), lambda found: f"{_OPTION_OF[found[1]]} "),
     (re.compile(r"(?<![^\s(])(n_top_genes|key_added|max_epochs)\b"), lambda found: _OPTION_OF[found[1]]),

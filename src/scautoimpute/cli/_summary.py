@@ -19,31 +19,46 @@ _ESTIMATES = {
 }
 
 
-def summarise(adata: "AnnData", key: str, source: Path | str, output: Path, started: float) -> dict[str, Any]:
+def summarise(
+    adata: "AnnData", key: str, source: Path | str, output: Path, started: float, *, assumed: str
+) -> dict[str, Any]:
+    """Everything that is told of a run; `assumed` says where the counts were taken from, and why."""
     from .. import __version__
 
     record = adata.uns[key]
-    scores = record.get("held_out")
     return {
         "version": __version__,
         "input": str(source),
+        "counts": assumed,
         "output": str(output),
         "layer": key,
         "scale": record["scale_in_words"],
-        "estimate": _ESTIMATES[record["settings"]["objective"]],
         "cells": adata.n_obs,
         "genes": adata.n_vars,
-        "genes_modelled": int(adata.var["autoimpute_modelled"].sum()),
+        "genes_modelled": len(record["genes"]),
         "zeros": record["n_zeros"],
         "zeros_filled": record["n_zeros_filled"],
+        **(_of_training(record) if "settings" in record else _of_method(record)),
+        "seconds": round(time.perf_counter() - started, 2),
+        "peak_memory_gb": _peak_memory_gb(),
+    }
+
+
+def _of_training(record: dict[str, Any]) -> dict[str, Any]:
+    scores = record.get("held_out")
+    return {
+        "method": "autoimpute",
+        "estimate": _ESTIMATES[record["settings"]["objective"]],
         "held_out_rmse": {name: s["rmse"] for name, s in scores.items() if name != "n"} if scores else None,
         "held_out_entries": scores["n"] if scores else 0,
         "trained_before": record["trained_before"],
         "weights": record["weights"],
         "converged": record["converged"],
-        "seconds": round(time.perf_counter() - started, 2),
-        "peak_memory_gb": _peak_memory_gb(),
     }
+
+
+def _of_method(record: dict[str, Any]) -> dict[str, Any]:
+    return {"method": record["method"], "reference": record["reference"], "limits": record["limits"]}
 
 
 def _peak_memory_gb() -> float | None:
@@ -61,22 +76,28 @@ def report(summary: dict[str, Any], *, as_json: bool) -> None:
         return
     memory = "unknown" if summary["peak_memory_gb"] is None else f"{summary['peak_memory_gb']} GB"
     lines = {
+        "counts": summary["counts"],
         "cells × genes": f"{summary['cells']} × {summary['genes']} ({summary['genes_modelled']} modelled)",
         "zeros filled": f"{summary['zeros_filled']:,} of {summary['zeros']:,} in the modelled genes",
         "held-out RMSE": _scores_in_words(summary),
         "time, peak memory": f"{summary['seconds']:.1f} s, {memory}",
         "result": f"{summary['output']}, layer {summary['layer']!r}: {summary['scale']}",
-        "what it estimates": summary["estimate"],
+        "what it estimates": summary.get("estimate"),
+        "method": summary.get("reference"),
+        "its limits": summary.get("limits"),
     }
     for name, text in lines.items():
-        typer.echo(line(name, text))
+        if text is not None:
+            typer.echo(line(name, text))
 
 
 def line(name: str, text: object) -> str:
     return f"{name:<19} {text}"
 
 
-def _scores_in_words(summary: dict[str, Any]) -> str:
+def _scores_in_words(summary: dict[str, Any]) -> str | None:
+    if "held_out_rmse" not in summary:
+        return None
     scores = summary["held_out_rmse"]
     if scores is None:
         return "not measured: nothing was held out (--held-out-share 0.1 holds out and scores 10 %)"

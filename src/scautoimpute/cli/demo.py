@@ -36,5 +36,13 @@ def demo(
         tl.autoimpute(adata, random_state=seed)
         write(adata, result, layer="imputed", overwrite=True)
         pl.overview(adata, color="cell_type", save=picture)
-        report(summarise(adata, "imputed", "700 blood cells (10x, Zheng et al. 2017)", result, started), as_json=False)
+        told = summarise(
+            adata,
+            "imputed",
+            "700 blood cells (10x, Zheng et al. 2017)",
+            result,
+            started,
+            assumed="X holds whole numbers",
+        )
+        report(told, as_json=False)
         typer.echo(line("picture", picture))

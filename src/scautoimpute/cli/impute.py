@@ -2,11 +2,12 @@
 
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, get_args
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from ._app import Debug, app, one_line_errors
+from ._asked import check_layers, check_method, check_model_options, check_options, method_options
 from ._progress import Progress
 from ._summary import report, summarise
 
@@ -27,8 +28,17 @@ def impute(
     output: Annotated[
         Path, typer.Option("--output", "-o", help="h5ad (everything), or csv/tsv (.gz; the imputed matrix).")
     ],
-    layer: Annotated[str | None, typer.Option(help="Layer that holds the counts (default: X).")] = None,
+    layer: Annotated[
+        str | None,
+        typer.Option(help="Layer that holds the counts, or raw (default: where whole numbers are, X first)."),
+    ] = None,
     transpose: Annotated[bool, typer.Option("--transpose", help="The file is genes × cells.")] = False,
+    method: Annotated[
+        str | None, typer.Option(help="autoimpute (default), drimpute, alra, magic, knn, …; see the README.")
+    ] = None,
+    option: Annotated[
+        list[str] | None, typer.Option(metavar="NAME=VALUE", help="Of another method; again for each.")
+    ] = None,
     objective: Annotated[str | None, typer.Option(help="What is learned: masked (default).")] = None,
     preset: Annotated[str | None, typer.Option(help="'paper' for the published method to the letter.")] = None,
     n_top_genes: Annotated[str | None, typer.Option(help="How many genes to model, or 'all' (default: 1000).")] = None,
@@ -68,6 +78,7 @@ def impute(
         from ..io import check_writable, read, write
 
         started = time.perf_counter()
+        method, preset = _without_autoimpute(method, preset)
         training = {
             "objective": objective,
             "preset": preset,
@@ -79,63 +90,33 @@ def impute(
             "held_out_share": held_out_share,
         }
         genes = {"n_top_genes": n_top_genes, "flavor": flavor}
-        applied = {"layer": layer, "scale": scale, "key_added": key_added}
-        _check_options(n_top_genes, flavor, scale, seed)
-        _check_layers(layer, key_added)
-        _check_model_options(model, from_model, output, **training, **genes)
+        check_options(n_top_genes, flavor, scale, seed)
+        check_layers(layer, key_added)
+        check_model_options(model, from_model, output, method=method, **training, **genes)
+        check_method(method, option=option, model=model, resume=resume, **training)
+        of_method = method_options(option)
         check_writable(output, overwrite=overwrite)
-        options = {"seed": seed, "transpose": transpose, "smooth": smooth, **training, **genes, **applied}
-        progress = Progress.find(output, options, model=model, resume=resume, trains=from_model is None)
+        options = {"seed": seed, "transpose": transpose, "smooth": smooth, **training, **genes}
+        options |= {"layer": layer, "scale": scale, "key_added": key_added}
+        trains = from_model is None and method is None
+        progress = Progress.find(output, options, model=model, resume=resume, trains=trains)
         if model is not None:
             check_writable(model, overwrite=overwrite or progress.model_is_ours, any_suffix=True)
-        estimator = _estimator(from_model, device=device, seed=seed, training=training)
+        estimator = None if method else _estimator(from_model, device=device, seed=seed, training=training)
         adata = read(source, transpose=transpose)
+        layer, assumed = _where_counts_are(adata, layer)
+        check_layers(layer, key_added)
+        applied = {"layer": layer, "scale": scale, "key_added": key_added, **_genes(genes, method)}
         with progress.kept() as checkpoint:
-            _run(adata, estimator, genes=genes, keep_observed=not smooth, checkpoint=checkpoint, **applied)
-            if model is not None:
+            if estimator is None:
+                _run_method(adata, str(method), options=of_method, smooth=smooth, random_state=seed, **applied)
+            else:
+                _run(adata, estimator, keep_observed=not smooth, checkpoint=checkpoint, **applied)
+            if estimator is not None and model is not None:
                 progress.begin_model()
                 estimator.save(model)
             write(adata, output, layer=key_added, overwrite=overwrite)
-        report(summarise(adata, key_added, source, output, started), as_json=as_json)
-
-
-# ------------------------------------------------------------------------------------------------ what was asked
-
-
-def _check_options(n_top_genes: str | None, flavor: str | None, scale: str, seed: int) -> None:
-    from .._genes import Flavor
-    from ..scales import check_scale
-
-    check_scale(scale)
-    if n_top_genes not in {None, "all"} and not (str(n_top_genes).isdecimal() and int(str(n_top_genes)) > 0):
-        msg = f"--n-top-genes {n_top_genes} is not a number of genes: give a positive integer or 'all'"
-        raise ValueError(msg)
-    if flavor is not None and flavor not in get_args(Flavor):
-        msg = f"--flavor {flavor!r} is not known: choose {' or '.join(map(repr, get_args(Flavor)))}"
-        raise ValueError(msg)
-    if seed < 0:
-        msg = f"--seed {seed} is negative: give an integer of at least 0"
-        raise ValueError(msg)
-
-
-def _check_layers(layer: str | None, key_added: str) -> None:
-    if not key_added or "/" in key_added:
-        msg = f"--key-added {key_added!r} cannot be the name of a layer: give one that is not empty and has no '/'"
-        raise ValueError(msg)
-    if key_added == layer:
-        msg = f"--key-added {key_added!r} is the layer that holds the counts, which would be lost: give another name"
-        raise ValueError(msg)
-
-
-def _check_model_options(model: Path | None, from_model: Path | None, output: Path, **others: Any) -> None:
-    if model is not None and model.resolve() == output.resolve():
-        msg = f"--model and --output are the same file, {output}: give two names"
-        raise ValueError(msg)
-    others = {"model": model} | others
-    unused = ", ".join(f"--{name.replace('_', '-')}" for name, value in others.items() if value is not None)
-    if from_model is not None and unused:
-        msg = f"--from-model applies a trained model as it is: leave out {unused}, or leave out --from-model"
-        raise ValueError(msg)
+        report(summarise(adata, key_added, source, output, started, assumed=assumed), as_json=as_json)
 
 
 def _estimator(from_model: Path | None, *, device: str, seed: int, training: dict[str, Any]) -> "AutoImpute":
@@ -147,14 +128,36 @@ def _estimator(from_model: Path | None, *, device: str, seed: int, training: dic
     return AutoImpute(device=device, random_state=seed, **chosen)
 
 
-def _run(adata: "AnnData", estimator: "AutoImpute", *, genes: dict[str, str | None], **options: Any) -> None:
+def _without_autoimpute(method: str | None, preset: str | None) -> tuple[str | None, str | None]:
+    """Return None for AutoImpute, which has options of its own here, and its preset."""
+    if method == "autoimpute-paper" and preset in {None, "paper"}:
+        return None, "paper"
+    return (None if method == "autoimpute" else method), preset
+
+
+def _where_counts_are(adata: "AnnData", layer: str | None) -> tuple[str | None, str]:
+    """Return the layer to take, and why; X where none can be taken, so that the imputation says what is wrong."""
+    from ..io import find_counts
+
+    if layer is not None:
+        return layer, f"layer {layer}, as asked"
+    found = find_counts(adata)
+    return (found.layer if found.is_usable else None), found.reason
+
+
+def _genes(asked: dict[str, str | None], method: str | None) -> dict[str, Any]:
+    """Return which genes to model: 1000 for AutoImpute, all for the others, unless something else was asked."""
+    number = asked["n_top_genes"] or ("1000" if method is None else "all")
+    return {"n_top_genes": "all" if number == "all" else int(number), "flavor": asked["flavor"] or "dispersion"}
+
+
+def _run(adata: "AnnData", estimator: "AutoImpute", **options: Any) -> None:
     from .. import tl
 
-    n_top_genes, flavor = genes["n_top_genes"] or "1000", genes["flavor"] or "dispersion"
-    tl.autoimpute(
-        adata,
-        n_top_genes="all" if n_top_genes == "all" else int(n_top_genes),
-        flavor=flavor,  # type: ignore[arg-type]
-        model=estimator,
-        **options,
-    )
+    tl.autoimpute(adata, model=estimator, **options)
+
+
+def _run_method(adata: "AnnData", method: str, *, smooth: bool, **options: Any) -> None:
+    from .. import methods
+
+    methods.impute(adata, method=method, keep_observed=False if smooth else None, **options)

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ._app import Debug, app, one_line_errors
+from ._asked import check_options
 from ._summary import line
-from .impute import _check_options
 
 if TYPE_CHECKING:
     from ..tuning import Tuning
@@ -62,7 +62,7 @@ def tune(
         from ..io import read
 
         started = time.perf_counter()
-        _check_options(n_top_genes, flavor, "log1p", seed)
+        check_options(n_top_genes, flavor, "log1p", seed)
         values = _grid(grid)
         if output is not None:
             _check_output(output, overwrite=overwrite)

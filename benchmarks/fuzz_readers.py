@@ -1,6 +1,6 @@
 """Damaged files through every reader: each must be read rightly or refused in one line, within seconds.
 
-    python tests/fuzz_readers.py --cases 10000 --write docs/fuzz.md
+    python benchmarks/fuzz_readers.py --cases 10000 --write docs/fuzz.md
 
 Real counts are written in every format, then damaged: bytes flipped, cut, repeated or zeroed, and in text also fields
 replaced by things that spreadsheets put there. A case is its number: `--only 4711` does that one again, in this
@@ -86,20 +86,18 @@ def accident(raw: bytes, rng: np.random.Generator) -> bytes:
         return raw
     start = int(rng.integers(len(raw)))
     stop = min(len(raw), start + int(rng.choice([1, 2, 8, 64, 512, 4096])))
-    kind = rng.integers(7)
-    if kind == 0:
-        return raw[:start]
-    if kind == 1:
-        return raw[:start] + raw[stop:]
-    if kind == 2:
-        return raw[:stop] + raw[start:stop] + raw[stop:]
-    if kind == 3:
-        return raw[:start] + bytes(stop - start) + raw[stop:]
-    if kind == 4:
-        return raw[:start] + rng.bytes(stop - start) + raw[stop:]
-    if kind == 5:
-        return raw[:start] + bytes([raw[start] ^ (1 << int(rng.integers(8)))]) + raw[start + 1 :]
-    return raw + raw[start:stop]
+    before, inside, after = raw[:start], raw[start:stop], raw[stop:]
+    flipped = bytes([inside[0] ^ (1 << int(rng.integers(8)))]) + inside[1:]
+    accidents = (
+        before,
+        before + after,
+        before + inside + inside + after,
+        before + bytes(len(inside)) + after,
+        before + rng.bytes(len(inside)) + after,
+        before + flipped + after,
+        raw + inside,
+    )
+    return accidents[int(rng.integers(len(accidents)))]
 
 
 def accident_to_text(raw: bytes, rng: np.random.Generator) -> bytes:
@@ -156,6 +154,11 @@ def outcome(path: Path, original: ad.AnnData) -> str:
         return "refused in one line"
     except Exception as error:
         return f"traceback: {type(error).__name__}: {error}"
+    return judged(found, matrix, path, original)
+
+
+def judged(found: ad.AnnData, matrix: np.ndarray, path: Path, original: ad.AnnData) -> str:
+    """Say whether what was read is what the file holds."""
     if matrix.shape != found.shape or not found.obs_names.is_unique or not found.var_names.is_unique:
         return f"no whole object: {matrix.shape}, {found.shape}"
     if same(found, matrix, list(original.obs_names), list(original.var_names), values(original)):
@@ -281,8 +284,8 @@ def page(results: list[Result], seconds: float) -> str:
     return "\n".join(
         [
             "# Damaged files through every reader\n",
-            f"`python tests/fuzz_readers.py --cases {len(results)}` with scautoimpute {__version__}: {len(results):,} "
-            f"damaged files in {seconds / 60:.0f} minutes; the slowest took {slowest.seconds:.1f} s. "
+            f"`python benchmarks/fuzz_readers.py --cases {len(results)}` with scautoimpute {__version__}: "
+            f"{len(results):,} damaged files in {seconds / 60:.0f} minutes; the slowest took {slowest.seconds:.1f} s. "
             f"{'None' if not bad else len(bad)} ended in a traceback, a crash, a hang or a wrong result.\n",
             "| file | " + " | ".join(verdicts) + " |",
             "| --- |" + " ---: |" * len(verdicts),
