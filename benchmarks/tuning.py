@@ -79,6 +79,7 @@ def chosen(found: Tuning) -> str:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
+    arguments = sys.argv[1:] if arguments is None else arguments
     options = parse(arguments)
     torch.set_num_threads(1)
     rows = []
@@ -87,21 +88,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for seed in range(options.seeds):
             rows.append(row(name, seed, adata, options))
             print(" | ".join(rows[-1]), file=sys.stderr, flush=True)
-    grid = "; ".join(f"{name} {', '.join(f'{v:g}' for v in values)}" for name, values in GRIDS[options.preset].items())
-    text = "\n\n".join(
-        [
-            f"# Tuning{' of the published training' if options.preset else ''}",
-            f"`python benchmarks/tuning.py {' '.join(arguments or sys.argv[1:])}`".replace(" `", "`"),
-            hardware(1),
-            f"Grid: {grid}. Genes: {options.n_top_genes}. RMSE (log2 scale) at entries that took no part in training, "
-            "stopping or choosing; gain of halving's choice over the defaults, twice its standard error over cells. "
-            "Seconds of processor time in one thread; the full grid on the first seeds only.",
-            markdown(HEADER, rows),
-        ]
-    )
-    options.output.write_text(text + "\n", encoding="utf-8")
-    print(text)
+            options.output.write_text(page(rows, options, arguments), encoding="utf-8")  # what is known, if cut off
+    print(page(rows, options, arguments))
     return 0
+
+
+def page(rows: list[list[str]], options: argparse.Namespace, arguments: Sequence[str]) -> str:
+    grid = "; ".join(f"{name} {', '.join(f'{v:g}' for v in values)}" for name, values in GRIDS[options.preset].items())
+    parts = [
+        f"# Tuning{' of the published training' if options.preset else ''}",
+        f"`{' '.join(['python benchmarks/tuning.py', *arguments])}`",
+        hardware(1),
+        f"Grid: {grid}; and the defaults. Genes: {options.n_top_genes}. RMSE (log2 scale) at entries that took no part "
+        "in training, stopping or choosing; gain of halving's choice over the defaults, twice its standard error over "
+        "cells. Seconds of processor time in one thread; the full grid on the first seeds only.",
+        markdown(HEADER, rows),
+    ]
+    return "\n\n".join(parts) + "\n"
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
