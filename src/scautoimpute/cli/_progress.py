@@ -1,6 +1,7 @@
 """What a command keeps beside its output so that it can be stopped at any moment and gone on with."""
 
 import json
+import os
 import shlex
 import shutil
 import sys
@@ -51,7 +52,8 @@ class Progress:
         written = [path.expanduser().resolve() for path in (output, model) if path is not None]
         folder = written[0].with_name(f".{written[0].name}.progress")
         found = trains and folder.is_dir()
-        all_options = options | {"model": str(written[1]) if model else None}
+        beside = os.path.relpath(written[1], folder.parent) if model else None  # the same after all was moved
+        all_options = options | {"model": beside}
         progress = cls(folder, all_options, written, resuming=resume and found, trains=trains)
         if found:
             progress._refuse_others()

@@ -67,6 +67,8 @@ class NetworkFile:
                 f"{_start_anew(self.path.parent)} ({one_line(error, limit=80)})"
             )
             raise CheckpointError(msg) from error
+        if training.finished:
+            self.path = None  # nothing is left to keep
 
     def keep(self, training: Resumable, *, now: bool = False) -> None:
         """Write `training` down if the last time is long enough ago, it is finished, or `now`."""
