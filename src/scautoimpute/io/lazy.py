@@ -5,7 +5,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from .read import format_of, make_names_unique, parsing, read, refuse_no_matrix, unpacked
-from .read_anndata import is_described, open_zarr, quietly
+from .read_anndata import is_described, quietly
+from .store import open_zarr
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -50,9 +50,13 @@ def write_zarr(adata: "AnnData", path: Path) -> None:
     from anndata.io import write_zarr as store
 
     whole = _writable(adata)
-    with counted_bytes(_expected_bytes(whole), description="writing") as passed, warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Writing zarr v2 data")
-        _stored(lambda: store(counted_store(path, passed), whole), ".zarr")
+    with (
+        counted_bytes(_expected_bytes(whole), description="writing") as written,
+        counted_store(path, written) as folder,
+        warnings.catch_warnings(),
+    ):
+        warnings.filterwarnings("ignore", message="(Writing zarr v2 data|zarr v3 autosharding|Consolidated metadata)")
+        _stored(lambda: store(folder, whole), ".zarr")
 
 
 def write_loom(adata: "AnnData", path: Path) -> None:
