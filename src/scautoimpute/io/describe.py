@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .checks import looks_transposed, one_line
-from .counted import folder_size
 from .find import USABLE, FoundCounts, find_counts, kind_of
 from .lazy import opened
 from .matrix import RAW, counts_matrix, raw_positions
@@ -111,7 +110,7 @@ def describe(path: str | Path, *, layer: str | None = None) -> Description:
         return Description(
             path=str(path),
             format=format_of(path).removeprefix("."),
-            bytes_on_disk=folder_size(path),
+            bytes_on_disk=_size_of(path),
             cells=adata.n_obs,
             genes=adata.n_vars,
             matrices={name: _facts(matrix) for name, matrix in _matrices(adata).items()},
@@ -172,6 +171,11 @@ def _matrices(adata: "AnnData") -> dict[str, Any]:
     found = {} if adata.X is None else {"X": adata.X}
     found |= dict(adata.layers)
     return found if adata.raw is None or RAW in found else found | {RAW: adata.raw.X}
+
+
+def _size_of(path: Path) -> int:
+    files = [path] if path.is_file() else [file for file in path.rglob("*") if file.is_file()]
+    return sum(file.stat().st_size for file in files)
 
 
 def _facts(matrix: Any) -> dict[str, Any]:

@@ -5,7 +5,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from .read import format_of, make_names_unique, parsing, read, refuse_no_matrix, unpacked
-from .read_anndata import quietly, refuse_incomplete
+from .read_anndata import is_described, quietly
+from .store import open_zarr
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -48,20 +49,18 @@ def _group_of(path: Path, suffix: str, open_files: ExitStack) -> Any:
 
         group = open_files.enter_context(h5py.File(path))
     elif suffix in {".zarr", ".zarr.zip"}:
-        import zarr
-
-        group = zarr.open_group(path, mode="r")
-        refuse_incomplete(group)
+        group = open_files.enter_context(open_zarr(path))
     else:
         return None
-    return group if group.attrs.get("encoding-type") == "anndata" else None
+    return group if is_described(group) else None
 
 
 def _on_disk(group: Any) -> "AnnData":
     from anndata import AnnData
     from anndata.io import read_elem
 
-    raw = group.get("raw", {})
+    raw = group.get("raw")
+    has_raw = raw is not None and not hasattr(raw, "shape") and "X" in raw  # an array stands for None
     with quietly():
         adata = AnnData(
             X=_matrix(group["X"]) if "X" in group else None,
@@ -69,7 +68,7 @@ def _on_disk(group: Any) -> "AnnData":
             var=read_elem(group["var"]),
             layers={name: _matrix(group["layers"][name]) for name in group.get("layers", {})},
             uns=dict.fromkeys(group.get("uns", {}), True),
-            raw={"X": _matrix(raw["X"]), "var": read_elem(raw["var"])} if "X" in raw else None,
+            raw={"X": _matrix(raw["X"]), "var": read_elem(raw["var"])} if has_raw else None,
         )
     return cast("AnnData", adata)
 
