@@ -184,7 +184,7 @@ CASES = [
     Case(SHAPE, "repeated cell names", make=repeated("obs_names"), accepted=True),
     Case(OUTPUT, "the output exists", make=old_output),
     Case(OUTPUT, "a folder that does not exist", replace("out.h5ad", "nowhere/out.h5ad")),
-    Case(OUTPUT, "a folder in place of a file", replace("out.h5ad", "results"), lambda: Path("results").mkdir()),
+    Case(OUTPUT, "a folder in place of a file", replace("out.h5ad", "results.h5ad"), Path("results.h5ad").mkdir),
     Case(OUTPUT, "a suffix that cannot be written", replace("out.h5ad", "out.xlsx")),
     Case(OUTPUT, "the disk is full", (*IMPUTE, "--overwrite"), old_output, limit=4096),
     Case(OPTIONS, "no such layer", (*IMPUTE, "--layer", "cuonts")),

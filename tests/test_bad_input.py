@@ -51,6 +51,12 @@ def answer(case: Case) -> tuple[int, str]:
     return process.returncode, process.stderr
 
 
+def contents() -> dict[Path, bytes]:
+    """Every file here but what `--resume` goes on from."""
+    files = [path for path in Path().rglob("*") if path.is_file() and ".out.h5ad.progress" not in path.parts]
+    return {path: path.read_bytes() for path in files}
+
+
 @pytest.mark.filterwarnings("default")  # as they are on the command line
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.title.replace(" ", "-"))
 def test_bad_input_gets_one_line_and_loses_nothing(case, counts, tmp_path, monkeypatch):
@@ -58,12 +64,12 @@ def test_bad_input_gets_one_line_and_loses_nothing(case, counts, tmp_path, monke
     monkeypatch.setenv("TQDM_DISABLE", "1")
     Path("cells.h5ad").write_bytes(counts)
     case.make()
-    before = {path: path.read_bytes() for path in Path().rglob("*") if path.is_file()}
+    before = contents()
     code, said = answer(case)
     lines = [line for line in said.splitlines() if EXPECTED not in line]
     kind = "warning" if case.accepted else "error"
     about = [line for line in lines if line.startswith(kind)]
-    after = {path: path.read_bytes() for path in Path().rglob("*") if path.is_file()}
+    after = contents()
     if case.accepted:
         assert code == 0, said
         assert Path("out.h5ad") in after
