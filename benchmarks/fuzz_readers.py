@@ -163,7 +163,10 @@ def judged(found: ad.AnnData, matrix: np.ndarray, path: Path, original: ad.AnnDa
         return f"no whole object: {matrix.shape}, {found.shape}"
     if same(found, matrix, list(original.obs_names), list(original.var_names), values(original)):
         return "the same counts"
-    expected = as_python_reads(path)
+    try:
+        expected = as_python_reads(path)
+    except (ValueError, csv.Error) as error:
+        return f"wrong: taken, though it is no table of numbers to Python ({error})"
     if expected is None:
         return "other counts"
     return "other counts, as the text says" if same(found, matrix, *expected) else "wrong: not what the text says"

@@ -7,7 +7,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, Any, TextIO, cast
 
 import numpy as np
 from scipy import sparse
@@ -55,6 +55,8 @@ def _text_parts(path: Path) -> tuple[list[str], list[str], Any]:
             genes = header if len(header) == frame.shape[1] - 1 else header[1:]
             _refuse_width(header, frame.shape[1])
             _refuse_text(frame, genes)
+            if frame.iloc[:, -1].isna().any():  # which a short row looks like too
+                _refuse_short_rows(path, separator, frame.shape[1])
             names += frame[0].tolist()
             blocks.append(sparse.csr_matrix(frame.iloc[:, 1:].to_numpy(np.float64)))
     if not blocks:
@@ -71,7 +73,30 @@ def _open_text(path: Path) -> Iterator[tuple[TextIO, str]]:
         handle.seek(0)
         kind = path.name.lower().removesuffix(".gz")[-4:]
         separator = {".csv": ",", ".tsv": "\t"}.get(kind) or next((mark for mark in "\t, " if mark in first), "\t")
-        yield handle, separator
+        yield cast("TextIO", _WithoutNul(handle)), separator
+
+
+class _WithoutNul:
+    """A text that refuses NUL characters, over which parsers pass: they are what lost blocks of a disk read as."""
+
+    def __init__(self, handle: TextIO) -> None:
+        self._handle = handle
+
+    def read(self, size: int = -1) -> str:
+        return self._checked(self._handle.read(size))
+
+    def __iter__(self) -> Iterator[str]:
+        return self
+
+    def __next__(self) -> str:
+        return self._checked(next(self._handle))
+
+    @staticmethod
+    def _checked(text: str) -> str:
+        if "\0" in text:
+            msg = "it holds NUL characters, which no text does: it is damaged; get it again"
+            raise BadContentError(msg)
+        return text
 
 
 def _frames(handle: TextIO, *, separator: str, n_columns: int) -> "Iterator[pd.DataFrame]":
@@ -102,6 +127,19 @@ def _refuse_width(header: list[str], n_fields: int) -> None:
     if len(header) != n_fields and not is_short:
         msg = f"its first line has {len(header)} fields, its rows {n_fields}; one name for each column is needed"
         raise BadContentError(msg)
+
+
+def _refuse_short_rows(path: Path, separator: str, n_fields: int) -> None:
+    """Refuse a row that ends too early, which the parser fills up with NaN."""
+    with _open_text(path) as (handle, _):
+        reader = csv.reader(handle, delimiter=separator)
+        next(reader)
+        for row in reader:
+            if row and len(row) < n_fields:
+                msg = (
+                    f"line {reader.line_num} has {len(row)} fields, others {n_fields}; every row needs the same number"
+                )
+                raise BadContentError(msg)
 
 
 def _refuse_text(frame: "pd.DataFrame", genes: list[str]) -> None:
