@@ -407,8 +407,6 @@ def test_counts_above_the_range_of_float32_stay_exact(tmp_path):
 @pytest.mark.parametrize("zarr_format", [2, 3])
 @pytest.mark.parametrize("zipped", [False, True])
 @pytest.mark.filterwarnings("ignore:(Writing zarr v2|zarr v3 autosharding|Consolidated metadata|Duplicate name)")
-    "ignore:Writing zarr v2", "ignore:zarr v3 autosharding", "ignore:Consolidated", "ignore:Duplicate name"
-)
 def test_read_zarr_of_both_formats(tmp_path, adata, zarr_format, zipped):
     path = tmp_path / ("a.zarr.zip" if zipped else "a.zarr")
     with ad.settings.override(zarr_write_format=zarr_format):
