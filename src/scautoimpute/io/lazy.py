@@ -18,10 +18,11 @@ __all__ = ["opened"]
 
 @contextmanager
 def opened(path: Path) -> "Iterator[AnnData]":
-    """Give the object in a file, for as long as the block lasts.
+    """Yield the object in the file `path`, for as long as the block lasts.
 
     Of h5ad and zarr, names, `obs` and `var` are read, `X`, the layers and `raw` stay on disk, and of `uns` only the
-    keys are there. Everything else, and h5ad of anndata before 0.7, is read in full.
+    keys are there; `obsm` and the like are left out. Every other format, and h5ad of anndata before 0.7, is read in
+    full.
 
     Raises
     ------

@@ -1,5 +1,6 @@
 """Read the formats that hold a whole AnnData object: h5ad, zarr, loom."""
 
+import html
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -80,12 +81,29 @@ def read_loom(path: Path) -> "AnnData":
     with quietly():
         adata = parse(path, X_name="", dtype="float64", **axes)
     adata.X = adata.X.astype(stored) if stored.kind == "f" and stored.itemsize > 2 else narrowed(adata.X)
+    _restore_text(adata, path, names)
     for kind, index in (("cell", "obs_names"), ("gene", "var_names")):
         if names[kind] is None:
             setattr(adata, index, [f"{kind}_{number}" for number in range(1, len(getattr(adata, index)) + 1)])
             warnings.warn(f"{path} holds no {kind} names: they are numbered", stacklevel=5)
         getattr(adata, index[:3]).index.name = None
     return cast("AnnData", adata)
+
+
+def _restore_text(adata: "AnnData", path: Path, names: dict[str, str | None]) -> None:
+    """Take text from the file itself: loompy drops what is not ASCII of text that is stored as UTF-8."""
+    import h5py
+
+    with h5py.File(path) as file:
+        for kind, frame, axis in (("cell", adata.obs, "col_attrs"), ("gene", adata.var, "row_attrs")):
+            for name, item in file[axis].items():
+                if item.dtype.kind not in "OS" or item.ndim != 1:
+                    continue
+                text = [html.unescape(value.decode("utf-8", "replace")) for value in item[:]]
+                if name == names[kind]:
+                    frame.index = text
+                elif name in frame:
+                    frame[name] = text
 
 
 def _axes_and_type(path: Path) -> tuple[dict[str, str | None], Any]:
