@@ -114,7 +114,7 @@ def autoimpute(
     estimator = model or AutoImpute(preset=preset, random_state=random_state)
     trained_before = estimator.is_fitted
     processed = _process_and_fit(adata, estimator, layer=layer, n_top_genes=n_top_genes, flavor=flavor)
-    imputed = estimator.impute(processed.log2, keep_observed=keep_observed)
+    imputed = estimator.impute(processed.log2, keep_observed=keep_observed)[:, processed.columns]
     adata.obsm["X_autoimpute"] = estimator.embed(processed.log2)
     adata.obs["autoimpute_size_factor"] = processed.size_factor
     adata.var["autoimpute_modelled"] = np.isin(np.arange(adata.n_vars), processed.genes)
@@ -122,10 +122,11 @@ def autoimpute(
         "scale": scale,
         "scale_in_words": check_scale(scale),
         "keep_observed": keep_observed,
-        **_zeros(processed.log2, imputed),
+        **_zeros(processed.log2[:, processed.columns], imputed),
         "genes": adata.var_names[processed.genes].to_numpy(dtype=object),
         "recipe": processed.choices,
         "trained_before": trained_before,
+        **({"alignment": processed.alignment.record()} if processed.alignment else {}),
         **_record(estimator),
     }
     np.exp2(imputed, out=imputed)
