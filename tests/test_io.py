@@ -324,7 +324,7 @@ def test_missing_and_unknown_files(tmp_path):
     line = error_line(FileNotFoundError, lambda: read(tmp_path / "none.h5ad"))
     assert line == f"{tmp_path / 'none.h5ad'} does not exist; give a file or a 10x folder that does"
     line = error_line(ValueError, lambda: read(save(tmp_path / "a.xlsx", "1")))
-    assert "has suffix '.xlsx'; allowed are .h5ad, .h5, .csv, .csv.gz, .tsv, .tsv.gz, .txt, .txt.gz" in line
+    assert "has suffix '.xlsx'; allowed are .h5ad, .h5ad.gz, .zarr, .zarr.zip, .h5, .h5.gz, .loom," in line
     assert "has no suffix" in error_line(ValueError, lambda: read(save(tmp_path / "counts", "1")))
 
 
@@ -453,7 +453,7 @@ def test_check_writable_finds_what_write_would_meet(tmp_path, monkeypatch):
     (tmp_path / "folder.h5ad").mkdir()
     cases = {
         tmp_path / "old.h5ad": (FileExistsError, "--overwrite"),
-        tmp_path / "a.h5": (ValueError, "allowed are .h5ad, .csv, .csv.gz, .tsv, .tsv.gz: rename or convert it"),
+        tmp_path / "a.h5": (ValueError, "allowed are .h5ad, .zarr, .loom, .csv, .csv.gz, .tsv, .tsv.gz, .mtx, .mtx.gz: rename"),
         tmp_path / "none" / "a.csv": (FileNotFoundError, "does not exist; create it, or choose another"),
         tmp_path / "old.h5ad" / "a.csv": (NotADirectoryError, "is a file, not a folder"),
         tmp_path / "folder.h5ad": (IsADirectoryError, "is a folder or a device"),

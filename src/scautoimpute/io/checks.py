@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from anndata import AnnData
 
-__all__ = ["looks_transposed", "one_line", "recognised_suffix", "refuse_transposed"]
+__all__ = ["BadContentError", "looks_transposed", "one_line", "recognised_suffix", "refuse_transposed"]
 
 _ENSEMBL_GENE = re.compile(r"^ENS[A-Z]{0,4}G\d{6,}")
 _BARCODE = re.compile(r"^[ACGT]{10,}(-\d+)?$")
@@ -20,6 +20,10 @@ _WELL_KNOWN_GENE = re.compile(
     re.IGNORECASE,
 )
 _NAMES_LOOKED_AT = 100_000  # no genome has more genes; millions of cell names need not all be read
+
+
+class BadContentError(ValueError):
+    """What a reader found in a file, in words; `read` puts the name of the file before it."""
 
 
 def recognised_suffix(path: Path, allowed: Sequence[str]) -> str:

@@ -13,32 +13,48 @@ if TYPE_CHECKING:
 
 __all__ = [
     "CELLS_PER_BLOCK",
+    "RAW",
     "as_observed",
     "block_csr",
     "counts_matrix",
     "is_integer_counts",
+    "narrowed",
     "row_blocks",
     "rows_per_block",
 ]
 
+RAW = "raw"  # how ``adata.raw`` is called where a layer is asked for
 CELLS_PER_BLOCK = 2048  # where blocks of modelled genes are processed
 _VALUES_PER_BLOCK = 4_000_000  # 32 MB of float64
 _LARGEST_COUNT = 2**53  # float64 holds no odd number above
+_LARGEST_EXACT = 2**24  # whole numbers up to here survive float32
 
 
 def counts_matrix(adata: "AnnData", layer: str | None = None) -> Any:
     """Return ``adata.X``, or ``adata.layers[layer]``, as it is stored: dense, sparse or backed.
 
+    `layer="raw"` is ``adata.raw``, unless a layer has that name: its values of the object's genes, in their order.
+
     Raises
     ------
     ValueError
-        If there is no such layer (the message lists those that exist), or no `X`.
+        If there is no such layer (the message lists those that exist), no `X`, or `raw` lacks genes of the object.
+
+    Examples
+    --------
+    >>> import anndata
+    >>> adata = anndata.AnnData(np.array([[1.0, 2.0]]))
+    >>> adata.raw = adata.copy()
+    >>> counts_matrix(adata[:, ["1"]], "raw").tolist()
+    [[2.0]]
     """
     if layer is None:
         if adata.X is None:
             msg = f"the object has no X; {_layers_in_words(adata)}: name the one that holds the counts with layer="
             raise ValueError(msg)
         return adata.X
+    if layer == RAW and layer not in adata.layers and adata.raw is not None:
+        return _raw_matrix(adata)
     if layer not in adata.layers:
         msg = f"there is no layer {layer!r}; {_layers_in_words(adata)}: give one of them, or none for X"
         raise ValueError(msg)
@@ -125,6 +141,16 @@ def block_csr(block: Any) -> Any:
     return sparse.csr_array(block.astype(np.float32) if block.dtype == np.float16 else block)
 
 
+def narrowed(matrix: Any) -> Any:
+    """Return `matrix` as float32 unless whole numbers would lose digits or values would leave its range."""
+    values = matrix.data[np.isfinite(matrix.data)]
+    size = np.abs(values)
+    large = values[size > _LARGEST_EXACT]
+    with np.errstate(over="ignore", under="ignore"):
+        loses = np.any(large.astype(np.float32) != large) or np.any(size.astype(np.float32) == 0)
+    return matrix if loses else matrix.astype(np.float32)
+
+
 def is_integer_counts(matrix: Any) -> bool:
     """Return whether every value is a whole number and none is negative, reading a block of rows at a time.
 
@@ -141,7 +167,25 @@ def _are_counts(values: "NDArray[Any]") -> bool:
 
 
 def _layers_in_words(adata: "AnnData") -> str:
-    return f"its layers are {', '.join(map(repr, adata.layers))}" if len(adata.layers) else "it has no layers"
+    layers = f"its layers are {', '.join(map(repr, adata.layers))}" if len(adata.layers) else "it has no layers"
+    return layers if adata.raw is None else f"{layers}, and it has {RAW!r}"
+
+
+def _raw_matrix(adata: "AnnData") -> Any:
+    """Return ``adata.raw.X`` as it is stored where it has the genes of `adata`, else those of its columns."""
+    from anndata.utils import make_index_unique
+
+    raw = adata.raw
+    if raw.var_names.equals(adata.var_names):
+        return raw.X
+    names = raw.var_names if raw.var_names.is_unique else make_index_unique(raw.var_names)
+    position = names.get_indexer(adata.var_names)
+    n_missing = int(np.count_nonzero(position < 0))
+    if n_missing:
+        gene = adata.var_names[np.flatnonzero(position < 0)[0]]
+        msg = f"raw lacks {n_missing} of the object's {adata.n_vars} genes, such as {gene!r}: put the counts in a layer"
+        raise ValueError(msg)
+    return raw.X if np.array_equal(position, np.arange(len(names))) else raw.X[:, position]
 
 
 def _matrix_and_names(data: Any, *, layer: str | None) -> tuple[Any, Any, Any]:

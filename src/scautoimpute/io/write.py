@@ -1,51 +1,71 @@
-"""Write an object or a matrix: beside the final name first, then renamed, so that no file is ever half-written."""
+"""Write an object or a matrix: beside the final name first, then renamed, so that nothing is ever half-written."""
 
-import gzip
 import os
-from collections.abc import Iterator
+import shutil
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TextIO, cast
+from typing import TYPE_CHECKING
 
-import numpy as np
-from scipy import sparse
-
-from ..progress import progress_bar
 from .checks import one_line, recognised_suffix
-from .matrix import counts_matrix, is_integer_counts, row_blocks, rows_per_block
+from .matrix import counts_matrix
+from .read_anndata import is_zarr
+from .write_anndata import write_h5ad, write_loom, write_zarr
+from .write_text import row_wise, write_mtx_folder, write_table
 
 if TYPE_CHECKING:
     from anndata import AnnData
 
 __all__ = ["check_writable", "complete_or_absent", "write"]
 
-_SEPARATORS = {".csv": ",", ".csv.gz": ",", ".tsv": "\t", ".tsv.gz": "\t"}
-_SUFFIXES = (".h5ad", *_SEPARATORS)
+_OBJECTS: "dict[str, Callable[[AnnData, Path], None]]" = {
+    ".h5ad": write_h5ad,
+    ".zarr": write_zarr,
+    ".loom": write_loom,
+}
+_MATRICES: dict[str, Callable[..., None]] = {
+    ".csv": partial(write_table, separator=","),
+    ".csv.gz": partial(write_table, separator=","),
+    ".tsv": partial(write_table, separator="\t"),
+    ".tsv.gz": partial(write_table, separator="\t"),
+    ".mtx": partial(write_mtx_folder, gz=False),
+    ".mtx.gz": partial(write_mtx_folder, gz=True),
+}
+_SUFFIXES = (*_OBJECTS, *_MATRICES)
+_MTX_FILES = {f"{name}{gz}" for name in ("matrix.mtx", "features.tsv", "barcodes.tsv") for gz in ("", ".gz")}
 
 
 def write(adata: "AnnData", path: str | Path, *, layer: str | None = None, overwrite: bool = False) -> None:
-    """Write an object to ``.h5ad``, or one of its matrices to ``.csv`` or ``.tsv`` (each also ``.gz``).
+    """Write an object, or one of its matrices, in the format that the suffix of `path` tells.
 
-    The file appears under its name only when it is complete. After an error or an interruption there is no new file,
-    and an older one of that name is as it was.
+    - ``.h5ad`` and ``.zarr`` (a folder, in the zarr format that is anndata's default) hold the whole object.
+    - ``.loom`` holds `X`, all layers, `obs` and `var`; a warning names what is left out.
+    - ``.csv``, ``.tsv``, each also ``.gz``: one matrix, cells × genes with both names.
+    - ``.mtx``, also ``.mtx.gz``: one matrix, as a *folder* of that name like Cell Ranger's: ``matrix.mtx`` (genes ×
+      cells), ``features.tsv`` and ``barcodes.tsv``, or each with ``.gz``. A folder can be put in place at once, three
+      files cannot.
+
+    It appears under its name only when it is complete. After an error or an interruption there is no new output, and
+    an older one of that name is as it was. The same object gives the same bytes.
 
     Parameters
     ----------
     adata
-        What to write. A ``.h5ad`` holds all of it; as anndata does, repeated strings in `obs` and `var` become
-        categories.
+        What to write. As anndata does, repeated strings in `obs` and `var` become categories in ``.h5ad`` and
+        ``.zarr``.
     path
         Where to write; the suffix chooses the format.
     layer
-        The matrix that a text file holds, cells × genes with both names; `X` by default. A ``.h5ad`` holds every
-        layer, so there it must only exist.
+        The matrix that a text file or ``.mtx`` folder holds; `X` by default, `"raw"` for ``adata.raw``. The other
+        formats hold every layer, so there it must only exist.
     overwrite
-        Replace a file that exists.
+        Replace an output that exists. A folder is replaced only if it holds nothing but what is written here.
 
     Raises
     ------
     FileExistsError
-        If the file exists and `overwrite` is False.
+        If the output exists and `overwrite` is False.
     FileNotFoundError, NotADirectoryError, IsADirectoryError, PermissionError
         If the folder is missing or cannot be written.
     ValueError
@@ -53,21 +73,16 @@ def write(adata: "AnnData", path: str | Path, *, layer: str | None = None, overw
 
     Notes
     -----
-    Text is written a block of rows at a time; the dense matrix is never held.
+    Text, Matrix Market and loom are written a block of rows at a time; the dense matrix is never held.
     """
     check_writable(path, overwrite=overwrite)
-    matrix = None if layer is None and _suffix(path) == ".h5ad" else counts_matrix(adata, layer)
-    if _suffix(path) in _SEPARATORS:
-        matrix = _row_wise(matrix)
-    with complete_or_absent(Path(path).expanduser().resolve()) as partial:
-        try:
-            if partial.suffix == ".h5ad":
-                _write_h5ad(adata, partial)
-            else:
-                _write_text(adata, matrix, partial)
-        except OSError as error:
-            msg = f"cannot write {path}: {one_line(error)}; no file was left behind"
-            raise OSError(msg) from error
+    suffix = _suffix(path)
+    matrix = None if layer is None and suffix in _OBJECTS else counts_matrix(adata, layer)
+    with complete_or_absent(Path(path).expanduser().resolve()) as beside, _disk_errors(path):
+        if suffix in _OBJECTS:
+            _OBJECTS[suffix](adata, beside)
+        else:
+            _MATRICES[suffix](adata, row_wise(matrix), beside)
 
 
 def check_writable(path: str | Path, *, overwrite: bool = False, any_suffix: bool = False) -> None:
@@ -78,7 +93,7 @@ def check_writable(path: str | Path, *, overwrite: bool = False, any_suffix: boo
     path
         Where something is to be written.
     overwrite
-        Whether a file that exists may be replaced.
+        Whether an output that exists may be replaced.
     any_suffix
         Whether the file is no matrix (a model, a picture), so that its suffix does not matter.
 
@@ -90,11 +105,9 @@ def check_writable(path: str | Path, *, overwrite: bool = False, any_suffix: boo
         As the name says.
     """
     path = Path(path).expanduser()
-    if not any_suffix:
-        _suffix(path)
+    suffix = "" if any_suffix else _suffix(path)
     if path.exists() and not path.is_file():
-        msg = f"{path} is a folder or a device; a file name is needed: choose another"
-        raise IsADirectoryError(msg)
+        _check_replaceable(path, suffix)
     if path.exists() and not overwrite:
         msg = f"{path} exists; give overwrite=True (--overwrite on the command line) to replace it, or another name"
         raise FileExistsError(msg)
@@ -103,6 +116,18 @@ def check_writable(path: str | Path, *, overwrite: bool = False, any_suffix: boo
 
 def _suffix(path: str | Path) -> str:
     return recognised_suffix(Path(path), _SUFFIXES)
+
+
+def _check_replaceable(path: Path, suffix: str) -> None:
+    """Refuse what is no file where a file is to be, and a folder that holds more than `write` would put in it."""
+    if not path.is_dir() or suffix not in {".zarr", ".mtx", ".mtx.gz"}:
+        msg = f"{path} is a folder or a device; a file name is needed: choose another"
+        raise IsADirectoryError(msg)
+    inside = {found.name for found in path.iterdir()}
+    if not (is_zarr(path) if suffix == ".zarr" else inside <= _MTX_FILES):
+        kind = "zarr store" if suffix == ".zarr" else "folder of matrix, features and barcodes"
+        msg = f"{path} is a folder but no {kind}, and is not replaced: choose another name, or move it away"
+        raise FileExistsError(msg)
 
 
 def _check_folder(folder: Path) -> None:
@@ -118,59 +143,52 @@ def _check_folder(folder: Path) -> None:
 
 
 @contextmanager
+def _disk_errors(path: str | Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        msg = f"cannot write {path}: {one_line(error)}; no file was left behind"
+        raise OSError(msg) from error
+
+
+@contextmanager
 def complete_or_absent(path: Path) -> Iterator[Path]:
-    """Give a temporary name in the same folder, renamed to `path` on success and removed on whatever else happens."""
+    """Give a temporary name in the same folder, renamed to `path` on success and removed on whatever else happens.
+
+    What is made under that name may be a file or a folder.
+    """
     suffix = "".join(path.suffixes[-2:] if path.suffix.lower() == ".gz" else path.suffixes[-1:])
-    partial = path.with_name(f".{path.name.removesuffix(suffix)}.partial-{os.getpid()}{suffix.lower()}")
+    beside = path.with_name(f".{path.name.removesuffix(suffix)}.partial-{os.getpid()}{suffix.lower()}")
+    _remove(beside)  # of a process of the same number that was killed
     try:
-        yield partial
-        partial.replace(path)
+        yield beside
+        if beside.is_dir() or path.is_dir():
+            _exchange(beside, path)
+        else:
+            beside.replace(path)
     finally:
-        partial.unlink(missing_ok=True)
+        _remove(beside)
 
 
-def _write_h5ad(adata: "AnnData", path: Path) -> None:
-    from anndata.io import write_h5ad
+def _exchange(new: Path, old: Path) -> None:
+    """Put `new` in the place of `old`, if that exists; a folder cannot be renamed onto another, so that is moved first.
 
+    Whatever happens in between, `old` comes back.
+    """
+    aside = old.with_name(f".{old.name}.replaced-{os.getpid()}")
     try:
-        # The function, not the method: the method would tie a backed object to the temporary name.
-        # A view is copied: writing turns its strings into categories, which a view does not allow.
-        write_h5ad(path, adata.to_memory(copy=True) if adata.is_view else adata)
-    except (OSError, MemoryError):
+        if old.exists():
+            old.rename(aside)
+        new.rename(old)
+    except BaseException:
+        if aside.exists() and not old.exists():
+            aside.rename(old)
         raise
-    except Exception as error:
-        if "errno" in str(error):  # HDF5 reports a disk that fills up while closing as a RuntimeError
-            raise OSError(str(error)) from error
-        msg = f"the object holds something that .h5ad cannot store ({one_line(error)}): convert or remove it"
-        raise ValueError(msg) from error
+    _remove(aside)
 
 
-def _write_text(adata: "AnnData", matrix: Any, path: Path) -> None:
-    import pandas as pd
-
-    whole = is_integer_counts(matrix)  # 3, not 3.0
-    names = pd.Index(adata.obs_names)
-    with _open_text(path) as handle, progress_bar(len(names), "writing", "cell") as bar:
-        for rows in row_blocks(matrix, rows_per_block(matrix.shape[1])):
-            dense = _dense(matrix[rows])
-            block = pd.DataFrame(dense.astype(np.int64) if whole else dense, names[rows], adata.var_names)
-            block.to_csv(handle, sep=_SEPARATORS[_suffix(path)], header=rows.start == 0, index_label="")
-            bar.update(len(block))
-
-
-def _row_wise(matrix: Any) -> Any:
-    """Return a matrix that has entries and can be cut into rows."""
-    if 0 in matrix.shape:
-        msg = f"the matrix is {matrix.shape[0]} cells × {matrix.shape[1]} genes; there is nothing to write"
-        raise ValueError(msg)
-    return matrix.tocsr() if sparse.issparse(matrix) else matrix
-
-
-def _dense(block: Any) -> Any:
-    return block.toarray() if sparse.issparse(block) else np.asarray(block)
-
-
-def _open_text(path: Path) -> TextIO:
-    if path.suffix == ".gz":
-        return cast("TextIO", gzip.open(path, "wt", compresslevel=6, encoding="utf-8", newline=""))
-    return path.open("w", encoding="utf-8", newline="")
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)

@@ -1,0 +1,138 @@
+"""Write the formats that hold more than a matrix: h5ad and zarr, which hold a whole AnnData object, and loom."""
+
+import warnings
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ..progress import progress_bar
+from .checks import one_line
+from .counted import counted_bytes, counted_store, growing
+from .matrix import row_blocks, rows_per_block
+from .sample import stored_bytes
+from .write_text import dense, row_wise
+
+if TYPE_CHECKING:
+    import h5py
+    import pandas as pd
+    from anndata import AnnData
+
+__all__ = ["write_h5ad", "write_loom", "write_zarr"]
+
+_LOOM_CHUNK = 64  # as loompy's, which parts a matrix in squares
+_LOOM_NAMES = {"col_attrs": "CellID", "row_attrs": "Gene"}
+
+
+def write_h5ad(adata: "AnnData", path: Path) -> None:
+    """Write a whole object with anndata."""
+    from anndata.io import write_h5ad as store
+
+    # The function, not the method: the method would tie a backed object to the temporary name.
+    with growing(path, _expected_bytes(adata), description="writing"):
+        _stored(lambda: store(path, _writable(adata)), ".h5ad")
+
+
+def write_zarr(adata: "AnnData", path: Path) -> None:
+    """Write a whole object with anndata, in the zarr format that is its default (2 in anndata 0.12)."""
+    from anndata.io import write_zarr as store
+
+    with counted_bytes(_expected_bytes(adata), description="writing") as passed, warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Writing zarr v2 data")
+        _stored(lambda: store(counted_store(path, passed, write=True), _writable(adata)), ".zarr")
+
+
+def write_loom(adata: "AnnData", path: Path) -> None:
+    """Write `X`, the layers, `obs` and `var` in the loom format, version 3; a warning names what is left out.
+
+    With h5py rather than loompy, which would write the time into the file and hold a dense matrix.
+    """
+    if adata.X is None:
+        msg = "a .loom needs a main matrix, and the object has no X: write .h5ad, or put a layer in X"
+        raise ValueError(msg)
+    _report_left_out(adata)
+    _stored(lambda: _write_loom(adata, path), ".loom")
+
+
+def _writable(adata: "AnnData") -> "AnnData":
+    """A view is copied: writing turns its strings into categories, which a view does not allow."""
+    return adata.to_memory(copy=True) if adata.is_view else adata
+
+
+def _stored(store: Any, suffix: str) -> None:
+    """Call a writer; whatever a library raises over what the object holds becomes one ``ValueError`` line."""
+    try:
+        store()
+    except (OSError, MemoryError):
+        raise
+    except Exception as error:
+        if "errno" in str(error):  # HDF5 reports a disk that fills up while closing as a RuntimeError
+            raise OSError(str(error)) from error
+        msg = f"the object holds something that {suffix} cannot store ({one_line(error)}): convert or remove it"
+        raise ValueError(msg) from error
+
+
+def _expected_bytes(adata: "AnnData") -> int:
+    matrices = [adata.X, *adata.layers.values(), *adata.obsm.values(), *adata.obsp.values()]
+    if adata.raw is not None:
+        matrices.append(adata.raw.X)
+    return sum(stored_bytes(matrix) for matrix in matrices if matrix is not None)
+
+
+# ------------------------------------------------------------------------------------------------------- loom
+
+
+def _report_left_out(adata: "AnnData") -> None:
+    slots = [name for name in ("obsm", "varm", "obsp", "varp", "uns") if len(getattr(adata, name))]
+    slots += ["raw"] if adata.raw is not None else []
+    if slots:
+        left_out = ", ".join(slots)
+        warnings.warn(f"a .loom holds X, layers, obs and var; left out: {left_out} (.h5ad holds all)", stacklevel=4)
+
+
+def _write_loom(adata: "AnnData", path: Path) -> None:
+    import h5py
+
+    matrices = {"matrix": adata.X, **{f"layers/{name}": layer for name, layer in adata.layers.items()}}
+    with h5py.File(path, "w") as file, progress_bar(adata.n_obs * len(matrices), "writing", "cell") as bar:
+        file["attrs/LOOM_SPEC_VERSION"] = "3.0.0"
+        for name in ("layers", "row_graphs", "col_graphs"):
+            file.create_group(name)
+        for axis, frame in (("row_attrs", adata.var), ("col_attrs", adata.obs)):
+            _write_attributes(file.create_group(axis), frame, names=_LOOM_NAMES[axis])
+        for name, matrix in matrices.items():
+            _write_turned(file, name, row_wise(matrix), bar)
+
+
+def _write_attributes(group: "h5py.Group", frame: "pd.DataFrame", *, names: str) -> None:
+    columns = {names: frame.index.to_series()} | {str(name): frame[name] for name in frame if name != names}
+    for name, values in columns.items():
+        if "/" in name:
+            msg = f"the column {name!r} has a '/' in its name"
+            raise ValueError(msg)
+        group[name] = _attribute(values)
+
+
+def _attribute(values: "pd.Series[Any]") -> Any:
+    """Numbers as they are, truth values as 0 and 1, everything else as text; loom knows nothing missing in text."""
+    import h5py
+
+    if values.dtype.kind in "iuf" and isinstance(values.dtype, np.dtype):
+        return values.to_numpy()
+    if values.dtype == bool:
+        return values.to_numpy(np.int8)
+    text = values.astype(object).where(values.notna(), "").astype(str)
+    return np.array(text, dtype=h5py.string_dtype())
+
+
+def _write_turned(file: "h5py.File", name: str, matrix: Any, bar: Any) -> None:
+    n_cells, n_genes = matrix.shape
+    kind = {"b": np.uint8, "e": np.float32}.get(matrix.dtype.char if matrix.dtype.kind == "f" else matrix.dtype.kind)
+    chunks = (min(_LOOM_CHUNK, n_genes), min(_LOOM_CHUNK, n_cells))
+    turned = file.create_dataset(
+        name, (n_genes, n_cells), kind or matrix.dtype, chunks=chunks, compression="gzip", compression_opts=2
+    )
+    whole_chunks = max(1, rows_per_block(n_genes) // _LOOM_CHUNK) * _LOOM_CHUNK
+    for rows in row_blocks(matrix, whole_chunks):
+        turned[:, rows] = dense(matrix[rows]).T
+        bar.update(rows.stop - rows.start)

@@ -1,0 +1,119 @@
+"""Write one matrix as text: a table, or a folder in Matrix Market format as 10x Genomics writes it."""
+
+import gzip
+import io
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any
+
+import numpy as np
+from scipy import sparse
+
+from ..progress import progress_bar
+from .matrix import is_integer_counts, row_blocks, rows_per_block
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+
+__all__ = ["dense", "row_wise", "write_mtx_folder", "write_table"]
+
+_UNWRITABLE = "\t\n\r"  # they part the names of a file of names
+
+
+def write_table(adata: "AnnData", matrix: Any, path: Path, *, separator: str) -> None:
+    """Write cells × genes with both names, a block of rows at a time."""
+    import pandas as pd
+
+    whole = is_integer_counts(matrix)  # 3, not 3.0
+    names = pd.Index(adata.obs_names)
+    with _binary(path) as raw, io.TextIOWrapper(raw, encoding="utf-8", newline="") as handle, _bar(adata) as bar:
+        for rows in row_blocks(matrix, rows_per_block(matrix.shape[1])):
+            values = dense(matrix[rows])
+            block = pd.DataFrame(values.astype(np.int64) if whole else values, names[rows], adata.var_names)
+            block.to_csv(handle, sep=separator, header=rows.start == 0, index_label="")
+            bar.update(len(block))
+
+
+def write_mtx_folder(adata: "AnnData", matrix: Any, folder: Path, *, gz: bool) -> None:
+    """Write ``matrix.mtx`` (genes × cells), ``features.tsv`` and ``barcodes.tsv`` into a new folder, as 10x does.
+
+    A feature has its id (``var["gene_ids"]`` if that is there), its name and its type.
+    """
+    var = adata.var
+    ids = var["gene_ids"].astype(str) if "gene_ids" in var else adata.var_names
+    kinds = var["feature_types"].astype(str) if "feature_types" in var else ["Gene Expression"] * adata.n_vars
+    features: list[tuple[str, ...]] = list(zip(ids, adata.var_names, kinds, strict=True))
+    barcodes: list[tuple[str, ...]] = [(name,) for name in adata.obs_names]
+    _refuse_names(features + barcodes)
+    end = ".gz" if gz else ""
+    folder.mkdir()
+    for name, rows in (("features", features), ("barcodes", barcodes)):
+        with _binary(folder / f"{name}.tsv{end}") as file:
+            file.write("".join("\t".join(row) + "\n" for row in rows).encode())
+    with _binary(folder / f"matrix.mtx{end}") as file, _bar(adata) as bar:
+        _write_entries(matrix, file, bar)
+
+
+def row_wise(matrix: Any) -> Any:
+    """Return a matrix that has entries and can be cut into rows."""
+    if 0 in matrix.shape:
+        msg = f"the matrix is {matrix.shape[0]} cells × {matrix.shape[1]} genes; there is nothing to write"
+        raise ValueError(msg)
+    return matrix.tocsr() if sparse.issparse(matrix) else matrix
+
+
+def dense(block: Any) -> Any:
+    """Return rows of any matrix as an array."""
+    return block.toarray() if sparse.issparse(block) else np.asarray(block)
+
+
+def _write_entries(matrix: Any, file: IO[bytes], bar: Any) -> None:
+    from scipy.io import mmwrite
+
+    whole = is_integer_counts(matrix)
+    blocks = list(row_blocks(matrix, rows_per_block(matrix.shape[1])))
+    shape = matrix.shape[::-1]
+    n_entries = sum(_entries(matrix[rows]).nnz for rows in blocks)
+    kind = "integer" if whole else "real"
+    file.write(f"%%MatrixMarket matrix coordinate {kind} general\n{shape[0]} {shape[1]} {n_entries}\n".encode())
+    for rows in blocks:
+        entries = _entries(matrix[rows])
+        values = entries.data.astype(np.int64) if whole else entries.data
+        block = sparse.coo_array((values, (entries.col, entries.row + rows.start)), shape=shape)
+        text = io.BytesIO()
+        mmwrite(text, block, field=kind, symmetry="general")
+        text.seek(0)
+        while text.readline().startswith(b"%"):  # its header: comments, then the size
+            pass
+        file.write(text.read())
+        bar.update(rows.stop - rows.start)
+
+
+def _entries(block: Any) -> Any:
+    entries = sparse.coo_array(block)
+    entries.eliminate_zeros()
+    return entries
+
+
+def _refuse_names(rows: list[tuple[str, ...]]) -> None:
+    for row in rows:
+        for name in row:
+            if not name.strip() or any(mark in name for mark in _UNWRITABLE):
+                msg = f"the name {name!r} cannot be written to a file of names, one a line: rename that cell or gene"
+                raise ValueError(msg)
+
+
+def _bar(adata: "AnnData") -> Any:
+    return progress_bar(adata.n_obs, "writing", "cell")
+
+
+@contextmanager
+def _binary(path: Path) -> Iterator[IO[bytes]]:
+    """Open a file to write; a gzipped one holds no time and no name, so that the same contents are the same bytes."""
+    with path.open("wb") as plain:
+        if path.suffix != ".gz":
+            yield plain
+            return
+        with gzip.GzipFile(filename="", mode="wb", compresslevel=6, fileobj=plain, mtime=0) as packed:
+            yield packed  # type: ignore[misc]
