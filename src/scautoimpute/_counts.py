@@ -26,18 +26,26 @@ def checked_counts(adata: "AnnData", layer: str | None) -> Any:
         x = x.copy()  # may share memory with `adata`
         x.sum_duplicates()
         x.eliminate_zeros()
-    _refuse_values(x)
+    refuse_values(x)
+    refuse_all_zero(x.nnz, x.shape)
     return x
 
 
-def _refuse_values(x: Any) -> None:
+def refuse_values(x: Any, *, where: str = "") -> None:
+    """Refuse values that are no counts, whatever the scale; `where` says of which part of the data they are."""
     size = f"{x.shape[0]} × {x.shape[1]}"
     for bad, what in ((np.isnan(x.data), "NaN"), (np.isinf(x.data), "infinite"), (x.data < 0, "negative")):
         n_bad = int(np.count_nonzero(bad))
         if n_bad:
-            msg = f"{n_bad} of {size} values are {what}; counts are finite and not negative: correct or remove them"
+            found = f"{n_bad} of {size} values{where} are {what}"
+            msg = f"{found}; counts are finite and not negative: correct or remove them"
             raise ValueError(msg)
-    if x.nnz == 0:
+
+
+def refuse_all_zero(n_entries: int, shape: tuple[int, int]) -> None:
+    """Refuse a matrix without any entry."""
+    if n_entries == 0:
+        size = f"{shape[0]} × {shape[1]}"
         msg = f"all of {size} values are zero; counts are needed: check the input, or pass layer= with counts"
         raise ValueError(msg)
 
@@ -54,16 +62,29 @@ def _csr(matrix: Any) -> Any:
 
 def refuse_logs(x: Any, *, flagged: bool) -> None:
     """Refuse values that are no counts but logs of them; whole numbers are never logs."""
-    if x.dtype.kind != "f" or np.array_equal(x.data, np.rint(x.data)):
-        return
-    largest = x.data.max()
-    if flagged or largest < _LARGEST_LOG:
+    if has_fractions(x):
+        refuse_small(x.data.max(), flagged=flagged)
+
+
+def has_fractions(x: Any) -> bool:
+    """Return whether some values are not whole numbers."""
+    return x.dtype.kind == "f" and not np.array_equal(x.data, np.rint(x.data))
+
+
+def refuse_small(largest: float, *, flagged: bool) -> None:
+    """Refuse values that are not whole numbers if they are said to be logs, or the largest may be one."""
+    if flagged or may_be_log(largest):
         why = 'uns["log1p"] is set' if flagged else f"the largest is {largest:.4g}"
         msg = (
             f"values are not whole numbers and look logged already ({why}); counts are needed: "
             "pass layer= with counts, or give processed logs directly to AutoImpute"
         )
         raise ValueError(msg)
+
+
+def may_be_log(value: float) -> bool:
+    """Return whether a value is so small that it may be the logarithm of a count."""
+    return value < _LARGEST_LOG
 
 
 def median_normalised(x: Any, *, reference: bool) -> tuple[Any, FloatArray, dict[str, Any]]:
