@@ -453,7 +453,10 @@ def test_check_writable_finds_what_write_would_meet(tmp_path, monkeypatch):
     (tmp_path / "folder.h5ad").mkdir()
     cases = {
         tmp_path / "old.h5ad": (FileExistsError, "--overwrite"),
-        tmp_path / "a.h5": (ValueError, "allowed are .h5ad, .zarr, .loom, .csv, .csv.gz, .tsv, .tsv.gz, .mtx, .mtx.gz: rename"),
+        tmp_path / "a.h5": (
+            ValueError,
+            "allowed are .h5ad, .zarr, .loom, .csv, .csv.gz, .tsv, .tsv.gz, .mtx, .mtx.gz: rename",
+        ),
         tmp_path / "none" / "a.csv": (FileNotFoundError, "does not exist; create it, or choose another"),
         tmp_path / "old.h5ad" / "a.csv": (NotADirectoryError, "is a file, not a folder"),
         tmp_path / "folder.h5ad": (IsADirectoryError, "is a folder or a device"),

@@ -4,7 +4,7 @@ The summary goes to stdout, everything else to stderr. Heavy libraries are impor
 `--help` answers at once.
 """
 
-from . import demo, impute
+from . import demo, impute, info
 from ._app import app, main
 
-__all__ = ["app", "demo", "impute", "main"]
+__all__ = ["app", "demo", "impute", "info", "main"]

@@ -1,20 +1,21 @@
-"""Files and zarr stores that tell a progress bar how many bytes went through them."""
+"""Progress bars in bytes, for what is read and for what libraries write."""
 
 import io
 import json
-import os
-import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..progress import progress_bar
 
-__all__ = ["Bytes", "CountedFile", "counted_bytes", "counted_store", "folder_size", "growing"]
+if TYPE_CHECKING:
+    import h5py
+
+__all__ = ["Bytes", "counted_bytes", "counted_store", "hdf5_file"]
 
 _MB = 1_000_000
-_SECONDS_BETWEEN_LOOKS = 0.5
+_SMALL = 4 * _MB
 
 
 class Bytes:
@@ -39,62 +40,77 @@ def counted_bytes(total: int, *, description: str) -> Iterator[Bytes]:
         yield Bytes(bar)
 
 
-class CountedFile(io.FileIO):
-    """A file opened for reading whose reads are counted; HDF5 reads whole chunks, so that counting costs nothing."""
+@contextmanager
+def hdf5_file(path: Path, total: int) -> "Iterator[tuple[h5py.File, Callable[[], None]]]":
+    """Give a new HDF5 file of about `total` bytes, with a bar of what has been written, and a check to call in between.
 
-    def __init__(self, path: Path, passed: Bytes) -> None:
-        super().__init__(path, "rb")
-        self._passed = passed
+    A full disk is an ``OSError`` of the check, or at the end. HDF5 itself must not meet it: it could not close the file
+    then, would keep what it has not written, and bring down the process later.
+    """
+    import h5py
+
+    with counted_bytes(total, description="writing") as written, _SteadyFile(path, written) as steady:
+        try:
+            with h5py.File(steady, "w") as file:
+                yield file, steady.check
+        finally:
+            steady.check()
+
+
+class _SteadyFile(io.FileIO):
+    """A file whose writes are counted and never fail: after an error, which is kept, small ones stay in memory.
+
+    Those are HDF5's own records, which it reads again; the large ones are data, which it does not.
+    """
+
+    def __init__(self, path: Path, written: Bytes) -> None:
+        super().__init__(path, "w+b")
+        self._error: OSError | None = None
+        self._kept: list[tuple[int, bytes]] = []
+        self._written = written
+
+    def check(self) -> None:
+        """Raise the error that was met, if any."""
+        if self._error is not None:
+            raise self._error
+
+    def write(self, data: Any) -> int:
+        left = memoryview(data).cast("B")
+        size = len(left)
+        while len(left) and self._error is None:  # one call of the system writes 2 GB at most
+            try:
+                left = left[super().write(left) :]
+            except OSError as error:
+                self._error = error
+        if 0 < len(left) <= _SMALL:
+            self._kept.append((self.tell(), bytes(left)))
+        self._written.add(size)
+        return size
 
     def readinto(self, buffer: Any) -> int:
-        """Read into `buffer`, as `io.FileIO` does."""
-        n_bytes = super().readinto(buffer)
-        self._passed.add(n_bytes)
-        return n_bytes
+        start, view = self.tell(), memoryview(buffer).cast("B")
+        n_bytes: int = super().readinto(view)
+        if self._error is None:
+            return n_bytes
+        for position, kept in self._kept:
+            first, last = max(start, position), min(start + len(view), position + len(kept))
+            if first < last:
+                view[first - start : last - start] = kept[first - position : last - position]
+        return len(view)
 
-
-@contextmanager
-def growing(path: Path, total: int, *, description: str) -> Iterator[None]:
-    """Show how far a file has grown to about `total` bytes, while a library writes it."""
-    finished = threading.Event()
-    with counted_bytes(total, description=description) as written:
-
-        def watch() -> None:
-            seen = 0
-            while not finished.wait(_SECONDS_BETWEEN_LOOKS):
-                size = path.stat().st_size if path.exists() else 0
-                written.add(size - seen)
-                seen = size
-
-        watcher = threading.Thread(target=watch, daemon=True)
-        watcher.start()
+    def truncate(self, size: int | None = None) -> int:
         try:
-            yield
-        finally:
-            finished.set()
-            watcher.join()
+            return super().truncate(size)
+        except OSError as error:
+            self._error = self._error or error
+            return size or 0
 
 
-def folder_size(folder: Path) -> int:
-    """Return the bytes in all files of a folder, or of one file."""
-    if folder.is_file():
-        return folder.stat().st_size
-    return sum((Path(parent) / name).stat().st_size for parent, _, names in os.walk(folder) for name in names)
-
-
-def counted_store(path: Path, passed: Bytes, *, write: bool = False) -> Any:
-    """Return a zarr store, a folder or a zipped one, of which is counted what is read, or the arrays that are written.
-
-    What is read is counted as it is stored, what is written as it was before it was compressed.
-    """
-    from zarr.storage import LocalStore, WrapperStore, ZipStore
+def counted_store(folder: Path, passed: Bytes) -> Any:
+    """Return a new zarr store in `folder` which counts the arrays that are written, as they were before compression."""
+    from zarr.storage import LocalStore, WrapperStore
 
     class Counted(WrapperStore):  # type: ignore[type-arg]
-        async def get(self, key: str, prototype: Any, byte_range: Any = None) -> Any:
-            value = await self._store.get(key, prototype, byte_range)
-            passed.add(0 if value is None else len(value))
-            return value
-
         async def set(self, key: str, value: Any) -> None:
             await self._store.set(key, value)
             parent, _, name = key.rpartition("/")
@@ -104,7 +120,7 @@ def counted_store(path: Path, passed: Bytes, *, write: bool = False) -> Any:
                 passed.add(chunk_bytes.get(key.partition("/c/")[0], chunk_bytes.get(parent, 0)))
 
     chunk_bytes: dict[str, int] = {}
-    return Counted(ZipStore(path, mode="r") if path.is_file() else LocalStore(path, read_only=not write))
+    return Counted(LocalStore(folder))
 
 
 def _bytes_per_chunk(metadata: bytes) -> int:
@@ -114,7 +130,7 @@ def _bytes_per_chunk(metadata: bytes) -> int:
     described = json.loads(metadata)
     if "shape" not in described:
         return 0
-    chunks = described.get("chunks") or described["chunk_grid"]["configuration"]["chunk_shape"]
+    chunks = described["chunks"] if "chunks" in described else described["chunk_grid"]["configuration"]["chunk_shape"]
     kind = described.get("dtype") or described["data_type"]
     item = np.dtype(kind).itemsize if isinstance(kind, str) and kind != "string" else 0
     return int(np.prod([min(pair) for pair in zip(chunks, described["shape"], strict=True)])) * item

@@ -19,6 +19,7 @@ __all__ = [
     "counts_matrix",
     "is_integer_counts",
     "narrowed",
+    "raw_positions",
     "row_blocks",
     "rows_per_block",
 ]
@@ -173,11 +174,17 @@ def _layers_in_words(adata: "AnnData") -> str:
 
 def _raw_matrix(adata: "AnnData") -> Any:
     """Return ``adata.raw.X`` as it is stored where it has the genes of `adata`, else those of its columns."""
+    position = raw_positions(adata)
+    return adata.raw.X if position is None else adata.raw.X[:, position]
+
+
+def raw_positions(adata: "AnnData") -> "NDArray[np.intp] | None":
+    """Return where the genes of `adata` are among those of its `raw`, or None if they are the same in this order."""
     from anndata.utils import make_index_unique
 
     raw = adata.raw
     if raw.var_names.equals(adata.var_names):
-        return raw.X
+        return None
     names = raw.var_names if raw.var_names.is_unique else make_index_unique(raw.var_names)
     position = names.get_indexer(adata.var_names)
     n_missing = int(np.count_nonzero(position < 0))
@@ -185,7 +192,7 @@ def _raw_matrix(adata: "AnnData") -> Any:
         gene = adata.var_names[np.flatnonzero(position < 0)[0]]
         msg = f"raw lacks {n_missing} of the object's {adata.n_vars} genes, such as {gene!r}: put the counts in a layer"
         raise ValueError(msg)
-    return raw.X if np.array_equal(position, np.arange(len(names))) else raw.X[:, position]
+    return None if np.array_equal(position, np.arange(len(names))) else position
 
 
 def _matrix_and_names(data: Any, *, layer: str | None) -> tuple[Any, Any, Any]:

@@ -23,7 +23,7 @@ from .read_text import read_text
 if TYPE_CHECKING:
     from anndata import AnnData
 
-__all__ = ["SUFFIXES", "format_of", "parsing", "read", "unpacked"]
+__all__ = ["SUFFIXES", "format_of", "make_names_unique", "parsing", "read", "refuse_no_matrix", "unpacked"]
 
 _Reader = Callable[[Path], "AnnData"]
 _READERS: dict[str, _Reader] = {
@@ -89,10 +89,10 @@ def read(path: str | Path, *, transpose: bool = False) -> "AnnData":
     path = Path(path).expanduser()
     suffix = format_of(path)
     adata = _parse(_reader(suffix, transpose=transpose), path, suffix)
-    _refuse_no_matrix(adata, path)
+    refuse_no_matrix(adata, path)
     # Of a Matrix Market file its reader has decided which side holds the cells, with the names beside it.
     adata = _turned(adata) if transpose and suffix.removesuffix(".gz") != ".mtx" else adata
-    _make_names_unique(adata)
+    make_names_unique(adata)
     return adata
 
 
@@ -169,7 +169,8 @@ def unpacked(path: Path, suffix: str) -> Iterator[Path]:
         yield Path(temporary.name)
 
 
-def _refuse_no_matrix(adata: "AnnData", path: Path) -> None:
+def refuse_no_matrix(adata: "AnnData", path: Path) -> None:
+    """Refuse an object without a matrix of numbers."""
     if (adata.X is None and not len(adata.layers)) or 0 in adata.shape:
         msg = f"{path} holds no matrix: X is {'missing' if adata.X is None else f'{adata.n_obs} × {adata.n_vars}'}; "
         msg += f"cells × genes is needed in X (layers: {', '.join(adata.layers) or 'none'})"
@@ -191,7 +192,8 @@ def _turned(adata: "AnnData") -> "AnnData":
     return cast("AnnData", turned)
 
 
-def _make_names_unique(adata: "AnnData") -> None:
+def make_names_unique(adata: "AnnData") -> None:
+    """Make repeated names of cells and of genes unique, and warn how many there were."""
     for names, kind, repair in (
         (adata.var_names, "gene", adata.var_names_make_unique),
         (adata.obs_names, "cell", adata.obs_names_make_unique),

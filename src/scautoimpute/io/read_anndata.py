@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any, cast
 
 from ..errors import MissingDependencyError
 from .checks import BadContentError
-from .counted import CountedFile, counted_bytes, counted_store, folder_size
 from .matrix import narrowed
+from .pieces import read_in_pieces
 
 if TYPE_CHECKING:
     from anndata import AnnData
 
-__all__ = ["is_zarr", "quietly", "read_h5ad", "read_loom", "read_zarr", "refuse_incomplete"]
+__all__ = ["is_described", "is_zarr", "open_zarr", "quietly", "read_h5ad", "read_loom", "read_zarr"]
 
 _NAMES = {
     "cell": ("CellID", "obs_names", "cell_names", "Barcode", "barcode"),
@@ -24,25 +24,42 @@ _NAMES = {
 
 def read_h5ad(path: Path) -> "AnnData":
     """Read a file of anndata, of any of its versions."""
+    import h5py
     from anndata.io import read_h5ad as parse
 
-    with (
-        quietly(),
-        counted_bytes(path.stat().st_size, description="reading") as passed,
-        CountedFile(path, passed) as file,
-    ):
-        return cast("AnnData", parse(file))
+    with quietly():
+        with h5py.File(path) as file:
+            if is_described(file):
+                return read_in_pieces(file)
+        return cast("AnnData", parse(path))  # of anndata before 0.7
 
 
 def read_zarr(path: Path) -> "AnnData":
     """Read a zarr store of anndata, format 2 or 3, a folder or one file (.zip)."""
-    import zarr
     from anndata.io import read_zarr as parse
 
-    with quietly(), counted_bytes(folder_size(path), description="reading") as passed:
-        group = zarr.open_group(counted_store(path, passed), mode="r")
-        refuse_incomplete(group)
-        return cast("AnnData", parse(group))
+    with quietly(), open_zarr(path) as group:
+        return read_in_pieces(group) if is_described(group) else cast("AnnData", parse(group))
+
+
+@contextmanager
+def open_zarr(path: Path) -> Iterator[Any]:
+    """Open a complete zarr store to read."""
+    import zarr
+    from zarr.storage import LocalStore, ZipStore
+
+    store = ZipStore(path, mode="r") if path.is_file() else LocalStore(path, read_only=True)
+    try:
+        group = zarr.open_group(store, mode="r")
+        _refuse_incomplete(group)
+        yield group
+    finally:
+        store.close()
+
+
+def is_described(group: Any) -> bool:
+    """Return whether a file says what each of its parts is, as anndata writes it since 0.7."""
+    return bool(group.attrs.get("encoding-type") == "anndata")
 
 
 @contextmanager
@@ -61,7 +78,7 @@ def is_zarr(folder: Path) -> bool:
     return any((folder / name).is_file() for name in (".zgroup", "zarr.json"))
 
 
-def refuse_incomplete(group: Any) -> None:
+def _refuse_incomplete(group: Any) -> None:
     """Refuse sparse matrices with chunks that are not there, which zarr would take for zeros without a word."""
     for name, item in group.groups():
         if "data" in item and "indptr" in item:
@@ -71,7 +88,7 @@ def refuse_incomplete(group: Any) -> None:
                 msg = f"only {found} of {name} are there, the store is incomplete: copy it again"
                 raise BadContentError(msg)
         else:
-            refuse_incomplete(item)
+            _refuse_incomplete(item)
 
 
 def read_loom(path: Path) -> "AnnData":
@@ -83,12 +100,12 @@ def read_loom(path: Path) -> "AnnData":
     except ImportError as error:
         msg = 'reading .loom needs loompy: pip install "scautoimpute[loom]", or convert the file to .h5ad'
         raise MissingDependencyError(msg) from error
-    names = _names_of_axes(path)
+    names, stored = _axes_and_type(path)
     found = {kind: name for kind, name in names.items() if name is not None}
     adata = parse(
         path, X_name="", dtype="float64", obs_names=found.get("cell", "CellID"), var_names=found.get("gene", "Gene")
     )
-    adata.X = narrowed(adata.X)
+    adata.X = adata.X.astype(stored) if stored.kind == "f" and stored.itemsize > 2 else narrowed(adata.X)
     for kind, index in (("cell", "obs_names"), ("gene", "var_names")):
         if names[kind] is None:
             setattr(adata, index, [f"{kind}_{number}" for number in range(1, len(getattr(adata, index)) + 1)])
@@ -97,7 +114,8 @@ def read_loom(path: Path) -> "AnnData":
     return cast("AnnData", adata)
 
 
-def _names_of_axes(path: Path) -> dict[str, str | None]:
+def _axes_and_type(path: Path) -> tuple[dict[str, str | None], Any]:
+    """Return which attributes hold the names of cells and genes, and the type of the main matrix."""
     import h5py
 
     with h5py.File(path) as file:
@@ -105,4 +123,5 @@ def _names_of_axes(path: Path) -> dict[str, str | None]:
             msg = "this HDF5 file is not loom (no matrix, row_attrs and col_attrs); name an AnnData file .h5ad"
             raise BadContentError(msg)
         inside = {"cell": file["col_attrs"], "gene": file["row_attrs"]}
-        return {kind: next((n for n in _NAMES[kind] if n in inside[kind]), None) for kind in _NAMES}
+        found = {kind: next((n for n in _NAMES[kind] if n in inside[kind]), None) for kind in _NAMES}
+        return found, file["matrix"].dtype

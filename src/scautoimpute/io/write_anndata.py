@@ -1,14 +1,14 @@
 """Write the formats that hold more than a matrix: h5ad and zarr, which hold a whole AnnData object, and loom."""
 
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..progress import progress_bar
 from .checks import one_line
-from .counted import counted_bytes, counted_store, growing
+from .counted import counted_bytes, counted_store, hdf5_file
 from .matrix import row_blocks, rows_per_block
 from .sample import stored_bytes
 from .write_text import dense, row_wise
@@ -20,26 +20,39 @@ if TYPE_CHECKING:
 
 __all__ = ["write_h5ad", "write_loom", "write_zarr"]
 
+_MAPPINGS = ("obsm", "varm", "obsp", "varp", "layers", "uns")
+_SLOTS = ("X", "raw", "obs", "var", *_MAPPINGS)
 _LOOM_CHUNK = 64  # as loompy's, which parts a matrix in squares
+_LOOM_SHRINKS = 10  # about how much compression saves of a matrix that is mostly zeros
 _LOOM_NAMES = {"col_attrs": "CellID", "row_attrs": "Gene"}
 
 
 def write_h5ad(adata: "AnnData", path: Path) -> None:
-    """Write a whole object with anndata."""
-    from anndata.io import write_h5ad as store
+    """Write a whole object, element by element as anndata's own function does."""
+    from anndata.io import write_elem
 
-    # The function, not the method: the method would tie a backed object to the temporary name.
-    with growing(path, _expected_bytes(adata), description="writing"):
-        _stored(lambda: store(path, _writable(adata)), ".h5ad")
+    whole = _writable(adata)
+
+    def store() -> None:
+        with hdf5_file(path, _expected_bytes(whole)) as (file, check):
+            file.attrs["encoding-type"], file.attrs["encoding-version"] = "anndata", "0.1.0"
+            for slot in _SLOTS:
+                value = getattr(whole, slot)
+                if value is not None:
+                    write_elem(file, slot, dict(value) if slot in _MAPPINGS else value)
+                check()
+
+    _stored(store, ".h5ad")
 
 
 def write_zarr(adata: "AnnData", path: Path) -> None:
     """Write a whole object with anndata, in the zarr format that is its default (2 in anndata 0.12)."""
     from anndata.io import write_zarr as store
 
-    with counted_bytes(_expected_bytes(adata), description="writing") as passed, warnings.catch_warnings():
+    whole = _writable(adata)
+    with counted_bytes(_expected_bytes(whole), description="writing") as passed, warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Writing zarr v2 data")
-        _stored(lambda: store(counted_store(path, passed, write=True), _writable(adata)), ".zarr")
+        _stored(lambda: store(counted_store(path, passed), whole), ".zarr")
 
 
 def write_loom(adata: "AnnData", path: Path) -> None:
@@ -55,8 +68,12 @@ def write_loom(adata: "AnnData", path: Path) -> None:
 
 
 def _writable(adata: "AnnData") -> "AnnData":
-    """A view is copied: writing turns its strings into categories, which a view does not allow."""
-    return adata.to_memory(copy=True) if adata.is_view else adata
+    """Turn repeated strings into categories, as anndata does; a view, which does not allow that, is copied."""
+    whole = adata.to_memory(copy=True) if adata.is_view else adata
+    whole.strings_to_categoricals()
+    if whole.raw is not None:
+        whole.strings_to_categoricals(whole.raw.var)
+    return whole
 
 
 def _stored(store: Any, suffix: str) -> None:
@@ -66,8 +83,6 @@ def _stored(store: Any, suffix: str) -> None:
     except (OSError, MemoryError):
         raise
     except Exception as error:
-        if "errno" in str(error):  # HDF5 reports a disk that fills up while closing as a RuntimeError
-            raise OSError(str(error)) from error
         msg = f"the object holds something that {suffix} cannot store ({one_line(error)}): convert or remove it"
         raise ValueError(msg) from error
 
@@ -91,17 +106,16 @@ def _report_left_out(adata: "AnnData") -> None:
 
 
 def _write_loom(adata: "AnnData", path: Path) -> None:
-    import h5py
-
     matrices = {"matrix": adata.X, **{f"layers/{name}": layer for name, layer in adata.layers.items()}}
-    with h5py.File(path, "w") as file, progress_bar(adata.n_obs * len(matrices), "writing", "cell") as bar:
+    n_bytes = sum(int(np.prod(matrix.shape)) * matrix.dtype.itemsize for matrix in matrices.values())
+    with hdf5_file(path, n_bytes // _LOOM_SHRINKS) as (file, check):
         file["attrs/LOOM_SPEC_VERSION"] = "3.0.0"
         for name in ("layers", "row_graphs", "col_graphs"):
             file.create_group(name)
         for axis, frame in (("row_attrs", adata.var), ("col_attrs", adata.obs)):
             _write_attributes(file.create_group(axis), frame, names=_LOOM_NAMES[axis])
         for name, matrix in matrices.items():
-            _write_turned(file, name, row_wise(matrix), bar)
+            _write_turned(file, name, row_wise(matrix), check)
 
 
 def _write_attributes(group: "h5py.Group", frame: "pd.DataFrame", *, names: str) -> None:
@@ -125,7 +139,7 @@ def _attribute(values: "pd.Series[Any]") -> Any:
     return np.array(text, dtype=h5py.string_dtype())
 
 
-def _write_turned(file: "h5py.File", name: str, matrix: Any, bar: Any) -> None:
+def _write_turned(file: "h5py.File", name: str, matrix: Any, check: Callable[[], None]) -> None:
     n_cells, n_genes = matrix.shape
     kind = {"b": np.uint8, "e": np.float32}.get(matrix.dtype.char if matrix.dtype.kind == "f" else matrix.dtype.kind)
     chunks = (min(_LOOM_CHUNK, n_genes), min(_LOOM_CHUNK, n_cells))
@@ -135,4 +149,4 @@ def _write_turned(file: "h5py.File", name: str, matrix: Any, bar: Any) -> None:
     whole_chunks = max(1, rows_per_block(n_genes) // _LOOM_CHUNK) * _LOOM_CHUNK
     for rows in row_blocks(matrix, whole_chunks):
         turned[:, rows] = dense(matrix[rows]).T
-        bar.update(rows.stop - rows.start)
+        check()

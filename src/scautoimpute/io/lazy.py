@@ -1,0 +1,78 @@
+"""Open a file and leave its matrices on disk where the format allows it."""
+
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+from .read import format_of, make_names_unique, parsing, read, refuse_no_matrix, unpacked
+from .read_anndata import is_described, open_zarr, quietly
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from anndata import AnnData
+
+__all__ = ["opened"]
+
+
+@contextmanager
+def opened(path: Path) -> "Iterator[AnnData]":
+    """Give the object in a file, for as long as the block lasts.
+
+    Of h5ad and zarr, names, `obs` and `var` are read, `X`, the layers and `raw` stay on disk, and of `uns` only the
+    keys are there. Everything else, and h5ad of anndata before 0.7, is read in full.
+
+    Raises
+    ------
+    FileNotFoundError, PermissionError, ValueError
+        As `read` does.
+    """
+    path = path.expanduser()
+    suffix = format_of(path)
+    with ExitStack() as open_files:
+        with parsing(path):
+            group = _group_of(open_files.enter_context(unpacked(path, suffix)), suffix, open_files)
+            adata = None if group is None else _on_disk(group)
+        if adata is None:
+            yield read(path)
+            return
+        refuse_no_matrix(adata, path)
+        make_names_unique(adata)
+        yield adata
+
+
+def _group_of(path: Path, suffix: str, open_files: ExitStack) -> Any:
+    """Return the root of a file whose parts anndata can read one by one, else None."""
+    if suffix.startswith(".h5ad"):
+        import h5py
+
+        group = open_files.enter_context(h5py.File(path))
+    elif suffix in {".zarr", ".zarr.zip"}:
+        group = open_files.enter_context(open_zarr(path))
+    else:
+        return None
+    return group if is_described(group) else None
+
+
+def _on_disk(group: Any) -> "AnnData":
+    from anndata import AnnData
+    from anndata.io import read_elem
+
+    raw = group.get("raw")
+    has_raw = raw is not None and not hasattr(raw, "shape") and "X" in raw  # an array stands for None
+    with quietly():
+        adata = AnnData(
+            X=_matrix(group["X"]) if "X" in group else None,
+            obs=read_elem(group["obs"]),
+            var=read_elem(group["var"]),
+            layers={name: _matrix(group["layers"][name]) for name in group.get("layers", {})},
+            uns=dict.fromkeys(group.get("uns", {}), True),
+            raw={"X": _matrix(raw["X"]), "var": read_elem(raw["var"])} if has_raw else None,
+        )
+    return cast("AnnData", adata)
+
+
+def _matrix(item: Any) -> Any:
+    from anndata.io import sparse_dataset
+
+    return item if hasattr(item, "shape") else sparse_dataset(item)
