@@ -13,7 +13,7 @@ from .autoimpute import AutoImpute
 from .io import check_writable, read, refuse_transposed, write
 from .io.matrix import CELLS_PER_BLOCK, counts_matrix
 from .io.result import StoredResult, TextResult, stored_result
-from .io.stream import StoredCells, open_cells, stored_cells
+from .io.stream import StoredCells, is_stored_by_rows, open_cells
 from .io.write import complete_or_absent
 from .progress import progress_bar
 from .scales import check_scale
@@ -110,7 +110,7 @@ def impute_file(
     estimator = model if isinstance(model, AutoImpute) else AutoImpute.load(model)
     recipe = recipe_of(estimator)
     options: dict[str, Any] = {"scale": scale, "keep_observed": keep_observed}
-    if transpose or not (stored_cells(source) and output.name.lower().endswith(_BY_BLOCKS)):
+    if transpose or not (is_stored_by_rows(source) and output.name.lower().endswith(_BY_BLOCKS)):
         adata = read(source, transpose=transpose)
         tl.autoimpute(adata, layer=layer, model=estimator, key_added=key_added, **options)
         write(adata, output, layer=key_added, overwrite=overwrite)

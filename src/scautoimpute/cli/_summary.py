@@ -11,7 +11,7 @@ import typer
 if TYPE_CHECKING:
     from anndata import AnnData
 
-__all__ = ["line", "report", "summarise"]
+__all__ = ["line", "report", "summarise", "summarise_record"]
 
 _ESTIMATES = {
     "masked": "expression given that it was detected: for recovering values, "
@@ -20,9 +20,15 @@ _ESTIMATES = {
 
 
 def summarise(adata: "AnnData", key: str, source: Path | str, output: Path, started: float) -> dict[str, Any]:
+    return summarise_record(adata.uns[key], key, source, output, started)
+
+
+def summarise_record(
+    record: dict[str, Any], key: str, source: Path | str, output: Path, started: float
+) -> dict[str, Any]:
+    """What a run did, by the record that it leaves."""
     from .. import __version__
 
-    record = adata.uns[key]
     scores = record.get("held_out")
     return {
         "version": __version__,
@@ -31,9 +37,9 @@ def summarise(adata: "AnnData", key: str, source: Path | str, output: Path, star
         "layer": key,
         "scale": record["scale_in_words"],
         "estimate": _ESTIMATES[record["settings"]["objective"]],
-        "cells": adata.n_obs,
-        "genes": adata.n_vars,
-        "genes_modelled": int(adata.var["autoimpute_modelled"].sum()),
+        "cells": record["recipe"]["n_cells"],
+        "genes": record["recipe"]["n_genes_in"],
+        "genes_modelled": len(record["genes"]),
         "zeros": record["n_zeros"],
         "zeros_filled": record["n_zeros_filled"],
         "held_out_rmse": {name: s["rmse"] for name, s in scores.items() if name != "n"} if scores else None,

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, get_args
 import typer
 
 from ._app import Debug, app, one_line_errors
-from ._summary import report, summarise
+from ._summary import report, summarise, summarise_record
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -47,7 +47,9 @@ def impute(
         float | None, typer.Option(help="Share of entries to score on (default: 0.1 a fold; none with --preset paper).")
     ] = None,
     model: Annotated[Path | None, typer.Option("--model", help="Save the trained model here.")] = None,
-    from_model: Annotated[Path | None, typer.Option("--from-model", help="Apply this model; no training.")] = None,
+    from_model: Annotated[
+        Path | None, typer.Option("--from-model", help="Apply this model, a block of cells at a time.")
+    ] = None,
     seed: Annotated[int, typer.Option(help="Same seed, same machine, same bytes.")] = 0,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, …")] = "auto",
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the output if it exists.")] = False,
@@ -74,6 +76,11 @@ def impute(
         if model is not None:
             check_writable(model, overwrite=overwrite, any_suffix=True)
         estimator = _estimator(from_model, device=device, seed=seed, training=training)
+        if from_model is not None:
+            applied = {"layer": layer, "scale": scale, "keep_observed": not smooth, "key_added": key_added}
+            record = _apply(estimator, source, output=output, transpose=transpose, overwrite=overwrite, **applied)
+            report(summarise_record(record, key_added, source, output, started), as_json=as_json)
+            return
         adata = read(source, transpose=transpose)
         _run(adata, estimator, genes=genes, layer=layer, scale=scale, keep_observed=not smooth, key_added=key_added)
         write(adata, output, layer=key_added, overwrite=overwrite)
@@ -128,6 +135,12 @@ def _estimator(from_model: Path | None, *, device: str, seed: int, training: dic
         return AutoImpute.load(from_model, device=device)
     chosen = {name: value for name, value in training.items() if value is not None}
     return AutoImpute(device=device, random_state=seed, **chosen)
+
+
+def _apply(estimator: "AutoImpute", source: Path, **options: Any) -> dict[str, Any]:
+    from ..apply import impute_file
+
+    return impute_file(source, model=estimator, **options)
 
 
 def _run(adata: "AnnData", estimator: "AutoImpute", *, genes: dict[str, str | None], **options: Any) -> None:

@@ -166,7 +166,7 @@ def _zarr(path: Path, cells: StoredCells) -> Iterator[Any]:
     import zarr
 
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Writing zarr v2 data")
+        warnings.filterwarnings("ignore", message="Writing zarr v2 data|zarr v3 autosharding")
         warnings.filterwarnings("ignore", message="Consolidated metadata")
         root = _new_store(path, cells)
         yield root

@@ -2,20 +2,18 @@
 
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from .matrix import block_csr, counts_matrix, row_blocks, rows_per_block
 from .read import format_of, parsing
-from .read_anndata import refuse_incomplete
+from .read_anndata import is_described, open_zarr
 
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["StoredCells", "names_at", "open_cells", "stored_cells"]
+__all__ = ["StoredCells", "is_stored_by_rows", "names_at", "open_cells"]
 
 _NAMES_LOOKED_AT = 100_000
 _SPARSE = {"csr_matrix": "csr", "csc_matrix": "csc"}
@@ -42,7 +40,9 @@ class StoredCells:
 
         self.path, self.root = path, root
         self.X = opened(root["X"]) if "X" in root else None
-        self.layers = {str(name): opened(item) for name, item in root["layers"].items()} if "layers" in root else {}
+        self.layers = {name: opened(root["layers"][name]) for name in root["layers"]} if "layers" in root else {}
+        has_raw = "raw" in root and not hasattr(root["raw"], "shape")  # an array stands for None
+        self.raw = _StoredRaw(_SomeGenes(opened(root["raw"]["X"])), root["raw"]["var"]) if has_raw else None
         self.uns = root["uns"] if "uns" in root else {}  # noqa: SIM401 (groups of zarr have no get with a default)
         self.n_obs, self.n_vars = (int(_index(root[frame]).shape[0]) for frame in ("obs", "var"))
         self.var_names, self.n_repeats = _unique(names_at(root["var"], slice(None)))
@@ -67,44 +67,57 @@ class StoredCells:
             yield block
 
 
+class _StoredRaw:
+    """What `counts_matrix` asks of ``adata.raw``."""
+
+    def __init__(self, matrix: "_SomeGenes", var: Any) -> None:
+        self.X, self.var_names = matrix, names_at(var, slice(None))
+
+
+class _SomeGenes:
+    """A stored matrix of which some columns were chosen, which are taken when rows are read."""
+
+    def __init__(self, matrix: Any, positions: Any = slice(None)) -> None:
+        self.matrix, self.positions = matrix, positions
+        self.n_rows, self.dtype = matrix.shape[0], matrix.dtype
+        if hasattr(matrix, "to_memory"):
+            self.format, self.to_memory = matrix.format, lambda: block_csr(matrix.to_memory())[:, positions]
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        n_genes = self.matrix.shape[1] if isinstance(self.positions, slice) else len(self.positions)
+        return self.n_rows, n_genes
+
+    def __getitem__(self, key: Any) -> Any:
+        if isinstance(key, tuple):
+            return _SomeGenes(self.matrix, key[1])
+        return self.matrix[key][:, self.positions]
+
+
 @contextmanager
 def open_cells(path: Path) -> Iterator[StoredCells]:
-    """Open a file that `stored_cells` is true of; damage is told in one line."""
-    with parsing(path):
-        root: Any = _root(path)
-    try:
+    """Open a file that `is_stored_by_rows` is true of; damage is told in one line."""
+    with ExitStack() as opened:
         with parsing(path):
-            if path.is_dir():
-                refuse_incomplete(root)
-            cells = StoredCells(path, root)
+            cells = StoredCells(path, opened.enter_context(_root(path)))
         if cells.n_repeats:
-            msg = f"{cells.n_repeats} repeated gene names were made unique with -1, -2, ..."
-            warnings.warn(msg, stacklevel=4)
+            warnings.warn(f"{cells.n_repeats} repeated gene names were made unique with -1, -2, ...", stacklevel=4)
         yield cells
-    finally:
-        if hasattr(root, "close"):
-            root.close()
 
 
-def stored_cells(path: Path) -> bool:
+def is_stored_by_rows(path: Path) -> bool:
     """Return whether a file can be read a block of rows at a time: h5ad, or zarr in a folder, of anndata 0.8 or later.
 
-    Everything else is read as a whole.
+    Everything else is read as a whole, which also says what is wrong with a file that cannot be read.
     """
     if format_of(path) not in {".h5ad", ".zarr"}:
         return False
     try:
-        root = _root(path)
-    except Exception:  # the reader of whole files says what is wrong
-        return False
-    try:
-        frames = [root[name].attrs.get("encoding-version") == "0.2.0" for name in ("obs", "var")]
-        return all(frames) and root.attrs.get("encoding-type") == "anndata" and _holds_rows(root)
+        with _root(path) as root:
+            current = all(root[name].attrs["encoding-version"] == "0.2.0" for name in ("obs", "var"))
+            return current and is_described(root) and _holds_rows(root)
     except Exception:
         return False
-    finally:
-        if hasattr(root, "close"):
-            root.close()
 
 
 def names_at(frame: Any, rows: slice) -> "pd.Index[str]":
@@ -113,17 +126,15 @@ def names_at(frame: Any, rows: slice) -> "pd.Index[str]":
 
     index = _index(frame)
     values = (index.asstr() if hasattr(index, "asstr") and index.dtype.kind in "OS" else index)[rows]
-    return pd.Index(np.asarray(values).astype(str).astype(object), dtype=object)
+    return pd.Index([str(value) for value in values], dtype=object)
 
 
-def _root(path: Path) -> Any:
-    if path.is_dir():
-        import zarr
-
-        return zarr.open_group(path, mode="r")
+@contextmanager
+def _root(path: Path) -> Iterator[Any]:
     import h5py
 
-    return h5py.File(path, "r")
+    with open_zarr(path) if path.is_dir() else h5py.File(path, "r") as root:
+        yield root
 
 
 def _holds_rows(root: Any) -> bool:
