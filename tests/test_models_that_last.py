@@ -145,7 +145,7 @@ def loaded_or_refused(path):
     try:
         return AutoImpute.load(path, device="cpu")
     except ValueError:
-        refused(path, "")
+        refused(path, "scautoimpute")
         return None
 
 

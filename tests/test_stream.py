@@ -1,6 +1,7 @@
 """A trained model applied to files a block of cells at a time: the result of memory, and nothing else touched."""
 
 import itertools
+import os
 import subprocess
 import sys
 import tempfile
@@ -14,7 +15,7 @@ import pandas as pd
 import pytest
 import zarr
 from anndata import AnnData
-from anndata.io import write_elem
+from anndata.io import sparse_dataset, write_elem
 from scipy import sparse
 
 import scautoimpute as sai
@@ -407,3 +408,75 @@ def test_zarr_metadata_is_consolidated_and_its_format_kept(counts, model, tmp_pa
         group = zarr.open_group(output, mode="r")
         assert group.metadata.zarr_format == zarr_format
         assert "imputed" in group.metadata.consolidated_metadata.metadata["layers"].consolidated_metadata.metadata
+
+
+# ------------------------------------------------------------------------------------------------------------ memory
+
+APPLY = """
+import resource, sys
+import torch
+from scautoimpute import impute_file
+limit = int(sys.argv[1])
+if limit:
+    resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+impute_file("in.h5ad", output="out.h5ad", model="model", overwrite=True)
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10))
+"""
+
+
+def tiled(adata, n_times, path):
+    """Write the cells of `adata` many times over, without holding them all."""
+    with h5py.File(path, "w") as file:
+        write_elem(file, "/", AnnData(adata.X, var=adata.var[[]]))
+        del file["X"], file["obs"]
+        write_elem(file, "X", adata.X, dataset_kwargs={"indptr_dtype": np.int64})
+        for _ in range(n_times - 1):
+            sparse_dataset(file["X"]).append(adata.X)
+        write_elem(file, "obs", pd.DataFrame(index=[str(i) for i in range(n_times * adata.n_obs)]))
+
+
+def peak_memory(folder, limit=0):
+    """MB that a process of its own takes."""
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-W", "ignore", "-c", APPLY, str(limit)]
+    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return float(done.stdout)
+
+
+def test_memory_does_not_grow_with_the_cells(tmp_path):
+    rng = np.random.default_rng(0)
+    x = sparse.random(4096, 800, 0.1, format="csr", random_state=0, dtype=np.float32)
+    x.data = rng.integers(1, 20, x.nnz).astype(np.float32)
+    adata = AnnData(x, var=pd.DataFrame(index=[f"gene{i}" for i in range(800)]))
+    model = AutoImpute(hidden=6, n_folds=1, threshold=1.0)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # there is no structure in noise
+        sai.tl.autoimpute(adata[:300].copy(), model=model, n_top_genes=200)
+    model.save(tmp_path / "model")
+    peaks = []
+    for n_times in (1, 12):
+        tiled(adata, n_times, tmp_path / "in.h5ad")
+        peaks.append(peak_memory(tmp_path))
+    layer = sai.io.read(tmp_path / "out.h5ad").layers["imputed"]
+    assert layer.nnz * 8 > 90 * 2**20
+    assert peaks[1] - peaks[0] < 25
+    one = layer[: 2 * 4096]
+    assert (one[:4096] != one[4096:]).nnz == 0
+
+
+@pytest.mark.slow
+def test_two_hundred_thousand_cells_in_one_and_a_half_gigabytes(shared_data, tmp_path):
+    """The file that comes out is 3.8 GB; the libraries alone take 0.9 GB of the address space."""
+    pbmc = anndata.read_h5ad(shared_data / "extra" / "pbmc_zheng_combined_9k.h5ad")
+    pbmc = AnnData(sparse.csr_matrix(pbmc.X, dtype=np.float32), var=pbmc.var)
+    model = AutoImpute(n_folds=1, max_epochs=5)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # it is not trained to its end
+        sai.tl.autoimpute(pbmc[:1000].copy(), model=model)
+    model.save(tmp_path / "model")
+    tiled(pbmc, 21, tmp_path / "in.h5ad")
+    assert peak_memory(tmp_path, limit=int(1.5 * 2**30)) < 900
+    with h5py.File(tmp_path / "out.h5ad") as file:
+        assert file["layers/imputed/indptr"].shape == (198_870 + 1,)
+        assert file["layers/imputed/indptr"][-1] == file["layers/imputed/data"].shape[0]

@@ -183,7 +183,7 @@ class _Run:
     def _impute(self, x: Any) -> "tuple[Any, NDArray[np.float32]]":
         alignment = self.recipe.alignment
         log2, size_factor, is_empty = self.recipe.process(x)
-        imputed = self.estimator.impute_block(log2, self.options["keep_observed"])[:, alignment.columns_P]
+        imputed = self.estimator._impute_block(log2, self.options["keep_observed"])[:, alignment.columns_P]
         self.size_factor.append(size_factor)
         self.is_empty.append(is_empty)
         self.zeros += zeros_filled(log2[:, alignment.columns_P], imputed)

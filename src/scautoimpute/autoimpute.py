@@ -208,10 +208,10 @@ class AutoImpute:
         x = self._aligned(data, layer)
         imputed = np.empty(x.shape, dtype=np.float32)
         for rows in self._blocks(x, "imputing"):
-            imputed[rows] = self.impute_block(x[rows], keep_observed)
+            imputed[rows] = self._impute_block(x[rows], keep_observed)
         return imputed
 
-    def impute_block(self, x: "sparse.csr_array", keep_observed: bool) -> "NDArray[np.float32]":
+    def _impute_block(self, x: "sparse.csr_array", keep_observed: bool) -> "NDArray[np.float32]":
         """Estimates for a few cells that fit in memory as a dense matrix; `x` has the model's genes as columns."""
         imputed: NDArray[np.float32] = np.maximum(self.model_.predict(x), 0)
         imputed[np.diff(x.indptr) == 0] = 0  # nothing is known of a cell without observed entries
