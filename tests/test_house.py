@@ -16,7 +16,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 import scautoimpute
-from scautoimpute import AutoImpute, datasets, io, methods, metrics, pl, pp, tl
+from scautoimpute import AutoImpute, apply, datasets, io, methods, metrics, pl, pp, tl
 
 ROOT = Path(__file__).parents[1]
 SOURCE = ROOT / "src" / "scautoimpute"
@@ -28,9 +28,8 @@ MODULES = ["scautoimpute", *(name for name in FOUND if name != "scautoimpute.__m
 VERBS = {
     f"{home.__name__.split('.')[-1]}.{name}": getattr(home, name) for home in (pp, tl, pl) for name in home.__all__
 }
-OTHERS = {
-    f"{h.__name__.split('.')[-1]}.{n}": getattr(h, n) for h in (datasets, metrics, io, methods) for n in h.__all__
-}
+HOMES = (apply, datasets, metrics, io, methods)
+OTHERS = {f"{h.__name__.split('.')[-1]}.{n}": getattr(h, n) for h in HOMES for n in h.__all__}
 FUNCTIONS = {name: value for name, value in (VERBS | OTHERS).items() if inspect.isfunction(value)}
 METHODS = {
     f"AutoImpute.{name}": getattr(AutoImpute, name)
@@ -186,7 +185,7 @@ def test_all_lists_public_names_that_exist(name):
             assert value.__module__.startswith("scautoimpute"), f"{name} lists {public} of {value.__module__}"
 
 
-@pytest.mark.parametrize("name", ["pp", "tl", "pl", "io", "methods", "metrics", "datasets", "errors"])
+@pytest.mark.parametrize("name", ["apply", "pp", "tl", "pl", "io", "methods", "metrics", "datasets", "errors"])
 def test_every_public_function_and_class_is_listed(name):
     module = importlib.import_module(f"scautoimpute.{name}")
     made_here = {

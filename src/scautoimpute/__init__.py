@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from . import datasets, io, methods, metrics, pl, pp, tl
+    from .apply import impute_file
     from .autoimpute import AutoImpute
     from .errors import MissingDependencyError, NotFittedError
     from .io import read, write
@@ -16,6 +17,7 @@ __all__ = [
     "MissingDependencyError",
     "NotFittedError",
     "datasets",
+    "impute_file",
     "io",
     "methods",
     "metrics",
@@ -31,6 +33,7 @@ _HOMES = {
     "AutoImpute": ".autoimpute",
     "MissingDependencyError": ".errors",
     "NotFittedError": ".errors",
+    "impute_file": ".apply",
     "read": ".io",
     "write": ".io",
 }

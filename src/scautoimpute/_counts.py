@@ -7,6 +7,7 @@ import warnings
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy import sparse
 
 from ._genes import FloatArray
@@ -25,18 +26,26 @@ def checked_counts(adata: "AnnData", layer: str | None) -> Any:
         x = x.copy()  # may share memory with `adata`
         x.sum_duplicates()
         x.eliminate_zeros()
-    _refuse_values(x)
+    refuse_values(x)
+    refuse_all_zero(x.nnz, x.shape)
     return x
 
 
-def _refuse_values(x: Any) -> None:
+def refuse_values(x: Any, *, where: str = "") -> None:
+    """Refuse values that are no counts, whatever the scale; `where` says of which part of the data they are."""
     size = f"{x.shape[0]} × {x.shape[1]}"
     for bad, what in ((np.isnan(x.data), "NaN"), (np.isinf(x.data), "infinite"), (x.data < 0, "negative")):
         n_bad = int(np.count_nonzero(bad))
         if n_bad:
-            msg = f"{n_bad} of {size} values are {what}; counts are finite and not negative: correct or remove them"
+            found = f"{n_bad} of {size} values{where} are {what}"
+            msg = f"{found}; counts are finite and not negative: correct or remove them"
             raise ValueError(msg)
-    if x.nnz == 0:
+
+
+def refuse_all_zero(n_entries: int, shape: tuple[int, int]) -> None:
+    """Refuse a matrix without any entry."""
+    if n_entries == 0:
+        size = f"{shape[0]} × {shape[1]}"
         msg = f"all of {size} values are zero; counts are needed: check the input, or pass layer= with counts"
         raise ValueError(msg)
 
@@ -53,10 +62,18 @@ def _csr(matrix: Any) -> Any:
 
 def refuse_logs(x: Any, *, flagged: bool) -> None:
     """Refuse values that are no counts but logs of them; whole numbers are never logs."""
-    if x.dtype.kind != "f" or np.array_equal(x.data, np.rint(x.data)):
-        return
-    largest = x.data.max()
-    if flagged or largest < _LARGEST_LOG:
+    if has_fractions(x):
+        refuse_small(x.data.max(), flagged=flagged)
+
+
+def has_fractions(x: Any) -> bool:
+    """Return whether some values are not whole numbers."""
+    return x.dtype.kind == "f" and not np.array_equal(x.data, np.rint(x.data))
+
+
+def refuse_small(largest: float, *, flagged: bool) -> None:
+    """Refuse values that are not whole numbers if they are said to be logs, or the largest may be one."""
+    if flagged or may_be_log(largest):
         why = 'uns["log1p"] is set' if flagged else f"the largest is {largest:.4g}"
         msg = (
             f"values are not whole numbers and look logged already ({why}); counts are needed: "
@@ -65,31 +82,46 @@ def refuse_logs(x: Any, *, flagged: bool) -> None:
         raise ValueError(msg)
 
 
-def median_normalised(
-    x: Any, *, reference: bool, median: float | None = None
-) -> tuple[Any, FloatArray, dict[str, Any]]:
+def may_be_log(value: float) -> bool:
+    """Return whether a value is so small that it may be the logarithm of a count."""
+    return value < _LARGEST_LOG
+
+
+def median_normalised(x: Any, *, reference: bool) -> tuple[Any, FloatArray, dict[str, Any]]:
     """Return values over size factors in float64, the size factor per cell, and what to record.
 
-    `median` is the total that a cell of size factor 1 has; by default the median over the cells with reads.
+    The median total, which a cell of size factor 1 has, is over the cells with reads.
     """
+    total = np.asarray(x.astype(np.float64).sum(axis=1))
+    report_empty(total == 0, reference=reference, stacklevel=4)
+    median = float(np.median(total[total > 0]))
+    normalised, size_factor, is_empty = normalised_by(x, median)
+    n_empty = int(np.count_nonzero(is_empty))
+    return normalised, size_factor, {"median_total": median, "n_cells": int(total.size), "n_empty_cells": n_empty}
+
+
+def normalised_by(x: Any, median: float) -> tuple[Any, FloatArray, NDArray[np.bool_]]:
+    """Return values over size factors in float64, the size factor (total over `median`), and which cells are empty."""
     x = x.astype(np.float64)
     total = np.asarray(x.sum(axis=1))
-    empty = total == 0
-    n_empty = int(np.count_nonzero(empty))
-    if n_empty:
-        _report_empty(n_empty, total.size, reference=reference)
-    median = float(np.median(total[~empty])) if median is None else median
-    size_factor = np.where(empty, 1.0, total / median)
+    is_empty: NDArray[np.bool_] = total == 0
+    size_factor = np.where(is_empty, 1.0, total / median)
     x.data /= np.repeat(size_factor, np.diff(x.indptr))
-    return x, size_factor, {"median_total": median, "n_cells": int(total.size), "n_empty_cells": n_empty}
+    return x, size_factor, is_empty
 
 
-def _report_empty(n_empty: int, n_cells: int, *, reference: bool) -> None:
+def report_empty(is_empty: NDArray[np.bool_], *, reference: bool, stacklevel: int) -> None:
+    """Warn of cells without reads, or refuse them as the R code does; `stacklevel` counts from the caller."""
+    n_empty, n_cells = int(np.count_nonzero(is_empty)), is_empty.size
+    if n_empty == 0:
+        return
     found = f"{n_empty} of {n_cells} cells have no reads in the genes that were kept"
     if reference:
         msg = f"{found}, over which the R code fails; remove them, or use reference=False, which leaves them zero"
         raise ValueError(msg)
-    warnings.warn(f"{found}; they stay zero and their size factor is 1; consider removing them", stacklevel=4)
+    warnings.warn(
+        f"{found}; they stay zero and their size factor is 1; consider removing them", stacklevel=stacklevel + 1
+    )
 
 
 def log2_plus_one(x: Any) -> Any:

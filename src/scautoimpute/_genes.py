@@ -4,13 +4,10 @@ Matrices here are canonical `csr_array`s, cells × genes. The reference is `func
 (github.com/divyanshu-talwar/AutoImpute, commit b09485d), called "the R code" below.
 """
 
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
@@ -148,20 +145,3 @@ def _mean_breaks(mean: FloatArray) -> FloatArray:
     part = index - below
     breaks: FloatArray = np.where(low == high, low, (1 - part) * low + part * high)
     return breaks
-
-
-def positions_of_genes(wanted: list[str], names: "pd.Index[str]") -> IntArray:
-    """Return where each gene of a trained model stands among `names`; a missing one is refused."""
-    if not names.is_unique:
-        repeated = names[names.duplicated()][0]
-        msg = f"gene names repeat (e.g. {str(repeated)!r}), so the model's genes cannot be found: make them unique"
-        raise ValueError(msg)
-    position: IntArray = names.get_indexer(wanted)
-    absent = [gene for gene, p in zip(wanted, position, strict=True) if p < 0]
-    if absent:
-        msg = (
-            f"{len(absent)} of the model's {len(wanted)} genes are not in the data (e.g. {absent[0]!r}): give data "
-            "with the genes that the model was trained on, or train a model on these data"
-        )
-        raise ValueError(msg)
-    return position

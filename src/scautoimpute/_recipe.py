@@ -1,14 +1,16 @@
 """The recipe as one computation that leaves the object whole: counts in, processed matrix and what it took out."""
 
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
-from ._counts import checked_counts, log2_plus_one, median_normalised, refuse_logs
-from ._genes import Flavor, FloatArray, IntArray, TopGenes, genes_passing, positions_of_genes, top_genes
+from ._alignment import Alignment, align_genes
+from ._counts import checked_counts, log2_plus_one, median_normalised, normalised_by, refuse_logs, report_empty
+from ._genes import Flavor, FloatArray, IntArray, TopGenes, genes_passing, top_genes
 from .io.checks import refuse_transposed
 
 if TYPE_CHECKING:
@@ -36,7 +38,7 @@ class Processed:
     log2
         ``csr_array``, cells × selected genes: log2(normalised counts + 1); float32, or float64 for `reference=True`.
     genes
-        Positions of the columns of `log2` among the genes of the object.
+        Positions of the columns of `log2` among the genes of the object, those that it has.
     kept
         Positions of the genes that pass the read filter, over which totals are taken.
     kept_share
@@ -47,6 +49,8 @@ class Processed:
         Median total per cell, in reads of the genes that pass the filter.
     choices
         Every choice made and count found, in plain types.
+    alignment
+        Where the genes of a trained model are in the object; None where the genes are the object's own.
     """
 
     log2: Any
@@ -56,6 +60,12 @@ class Processed:
     size_factor: FloatArray
     median_total: float
     choices: dict[str, Any]
+    alignment: Alignment | None = None
+
+    @property
+    def columns(self) -> IntArray:
+        """Columns of `log2` that the object has genes for, namely `genes`: all but those that `processed_as` misses."""
+        return np.arange(self.genes.size) if self.alignment is None else self.alignment.columns_P
 
     def recipe(self, names: Any) -> dict[str, Any]:
         """Return what `processed_as` needs to process other cells alike; `names` are those of the object's genes."""
@@ -105,38 +115,94 @@ def processed_matrix(
 def processed_as(adata: "AnnData", recipe: dict[str, Any], *, layer: str | None = None) -> Processed:
     """Process other cells as those of a trained model were: its genes, its median total; see `Processed.recipe`.
 
+    Genes of the model that `adata` lacks count as unobserved: their columns of `log2` are empty.
+
     Raises
     ------
     ValueError
-        As `recipe_autoimpute`, and if genes of the model are not in `adata`.
+        As `recipe_autoimpute`, and if `adata` has less than half of the model's genes, or of their reads.
+
+    Warns
+    -----
+    UserWarning
+        If genes that the model was trained on are not in `adata`; and as `recipe_autoimpute`.
     """
     refuse_transposed(adata)
     x = checked_counts(adata, layer)
     refuse_logs(x, flagged="log1p" in adata.uns and layer is None)
-    genes = positions_of_genes(recipe["genes"], adata.var_names)
-    kept, share, median = _kept_of(recipe, adata)
-    normalised, size_factor, facts = median_normalised(x[:, kept], reference=False, median=median)
-    log2 = log2_plus_one(normalised[:, pd.Index(kept).get_indexer(genes)]).astype(np.float32)
-    log2.sort_indices()
-    facts["median_total"] = recipe["median_total"]
-    choices = recipe["choices"] | {"layer": layer or "X", **facts, **gene_counts(x, kept)}
-    return Processed(log2, genes, kept, share, size_factor, recipe["median_total"], choices)
+    fitted = FittedRecipe.to(adata.var_names, recipe, stacklevel=5)
+    log2, size_factor, is_empty = fitted.process(x)
+    report_empty(is_empty, reference=False, stacklevel=4)
+    facts = {"n_cells": x.shape[0], "n_empty_cells": int(is_empty.sum()), **gene_counts(x, fitted.kept)}
+    return Processed(
+        log2,
+        fitted.alignment.positions_P,
+        fitted.kept,
+        fitted.kept_share,
+        size_factor,
+        recipe["median_total"],
+        fitted.choices(layer, facts),
+        fitted.alignment,
+    )
 
 
-def _kept_of(recipe: dict[str, Any], adata: "AnnData") -> tuple[IntArray, FloatArray, float]:
-    """Positions of the genes that totals are taken over, their shares of reads, and the median total over them.
+@dataclass(frozen=True, slots=True)
+class FittedRecipe:
+    """A trained model's pre-processing, for the genes that some data have.
 
-    Of a data set that lacks some of them the totals are smaller, and so is the median they are compared with.
+    Attributes
+    ----------
+    alignment
+        Where the model's genes are in the data.
+    kept, kept_share
+        Positions of the genes that library sizes are taken over, and their shares of the reads in training.
+    median
+        Total over these genes that a cell of size factor 1 has: smaller than in training if some are missing.
+    recipe
+        What the model keeps.
     """
-    position = adata.var_names.get_indexer(recipe["kept_genes"])
-    present, share = position >= 0, np.asarray(recipe["kept_share"])
-    if not present.all():
-        warnings.warn(
-            f"{np.count_nonzero(~present)} of the {present.size} genes that library sizes were taken over in training "
-            f"are not in the data; the others had {share[present].sum():.0%} of the reads, which is allowed for",
-            stacklevel=5,
-        )
-    return position[present].astype(np.int64), share[present], recipe["median_total"] * share[present].sum()
+
+    alignment: Alignment
+    kept: IntArray
+    kept_share: FloatArray
+    median: float
+    recipe: dict[str, Any]
+
+    @classmethod
+    def to(cls, names: "pd.Index[str]", recipe: dict[str, Any], *, stacklevel: int) -> "FittedRecipe":
+        """Match the genes of `recipe` with those called `names`; say once what is missing, if anything."""
+        alignment = align_genes(recipe["genes"], names, share_G=model_shares(recipe))
+        position: IntArray = names.get_indexer(recipe["kept_genes"]).astype(np.int64)
+        present, share = position >= 0, np.asarray(recipe["kept_share"])
+        missing = [alignment.in_words()] if alignment.n_missing else []
+        if not present.all():
+            missing.append(
+                f"{np.count_nonzero(~present)} of the {present.size} genes that library sizes were taken over in "
+                f"training are not in the data; the others had {share[present].sum():.0%} of the reads, which is "
+                "allowed for"
+            )
+            warnings.warn("; ".join(missing), stacklevel=stacklevel)
+        median = recipe["median_total"] * share[present].sum()
+        return cls(alignment, position[present], share[present], median, recipe)
+
+    def process(self, x: Any) -> tuple[Any, FloatArray, NDArray[np.bool_]]:
+        """Return cells × the model's genes as log2, the size factor of each cell, and whether it has no reads."""
+        normalised, size_factor, is_empty = normalised_by(x[:, self.kept], self.median)
+        columns = pd.Index(self.kept).get_indexer(self.alignment.positions_P)
+        log2 = log2_plus_one(replace(self.alignment, positions_P=columns).apply(normalised)).astype(np.float32)
+        return log2, size_factor, is_empty
+
+    def choices(self, layer: str | None, facts: dict[str, Any]) -> dict[str, Any]:
+        """Return the record of `processed_matrix`, with what was found in these data."""
+        return {**self.recipe["choices"], "layer": layer or "X", "median_total": self.recipe["median_total"], **facts}
+
+
+def model_shares(recipe: dict[str, Any] | None) -> FloatArray | None:
+    """Share of all reads of the training data that each gene of a model had, if its recipe is known."""
+    if recipe is None:
+        return None
+    share: FloatArray = np.asarray(recipe["kept_share"])[pd.Index(recipe["kept_genes"]).get_indexer(recipe["genes"])]
+    return share
 
 
 def selection_choices(n_top_genes: TopGenes, flavor: Flavor, reference: bool) -> dict[str, Any]:

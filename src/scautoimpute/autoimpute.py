@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any, Self, TypeAlias
 
 import numpy as np
 
-from ._genes import positions_of_genes
+from ._alignment import align_genes
+from ._recipe import model_shares
 from .errors import NotFittedError
 from .io.matrix import CELLS_PER_BLOCK, as_observed, row_blocks
 from .model.settings import Settings
@@ -215,10 +216,15 @@ class AutoImpute:
     def impute(self, data: "Data", *, layer: str | None = None, keep_observed: bool = True) -> "NDArray[np.float32]":
         """Return cells × modelled genes on the log2 scale, float32, never negative; zeros for a cell with no entry.
 
+        The columns are the model's genes, `genes_`, those too that the data lack.
+
         Parameters
         ----------
         data
-            The training cells or others, with the same genes. Cells are independent of each other.
+            The training cells or others; cells are independent of each other. Genes are matched by name where both
+            sides have names: others than the model's are ignored, and its genes that are missing count as unobserved
+            in every cell, with a warning, as long as half of them are there. Without names their number must be the
+            model's.
         layer
             With AnnData, the layer to take.
         keep_observed
@@ -227,11 +233,15 @@ class AutoImpute:
         x = self._aligned(data, layer)
         imputed = np.empty(x.shape, dtype=np.float32)
         for rows in self._blocks(x, "imputing"):
-            block = x[rows]
-            imputed[rows] = np.maximum(self.model_.predict(block), 0)
-            imputed[rows][np.diff(block.indptr) == 0] = 0  # nothing is known of a cell without observed entries
-            if keep_observed:
-                imputed[rows][block.nonzero()] = block.data
+            imputed[rows] = self._impute_block(x[rows], keep_observed)
+        return imputed
+
+    def _impute_block(self, x: "sparse.csr_array", keep_observed: bool) -> "NDArray[np.float32]":
+        """Estimates for a few cells that fit in memory as a dense matrix; `x` has the model's genes as columns."""
+        imputed: NDArray[np.float32] = np.maximum(self.model_.predict(x), 0)
+        imputed[np.diff(x.indptr) == 0] = 0  # nothing is known of a cell without observed entries
+        if keep_observed:
+            imputed[x.nonzero()] = x.data
         return imputed
 
     def fit_impute(
@@ -257,8 +267,10 @@ class AutoImpute:
         self._check_fitted()
         x, _, genes = as_observed(data, layer=layer, dtype=np.float32)
         if genes is not None and self.genes_ is not None and list(genes) != self.genes_:
-            x = x[:, positions_of_genes(self.genes_, genes)]
-            x.sort_indices()
+            alignment = align_genes(self.genes_, genes, share_G=model_shares(self.recipe_))
+            if alignment.n_missing:
+                warnings.warn(alignment.in_words(), stacklevel=3)
+            x = alignment.apply(x)
         if x.shape[1] != self.n_genes_in_:
             msg = f"the data have {x.shape[1]} genes, the model was trained on {self.n_genes_in_}: give the same genes"
             raise ValueError(msg)

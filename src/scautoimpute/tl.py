@@ -1,17 +1,16 @@
 """Tools: what is done to an AnnData."""
 
 import warnings
-from numbers import Integral
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from scipy import sparse
 
-from . import __version__
+from ._application import all_genes, check_key, recipe_of, record_of, zeros_filled
 from .autoimpute import AutoImpute
 from .io.matrix import CELLS_PER_BLOCK, counts_matrix, row_blocks
 from .pp import Processed, processed_as, processed_matrix
-from .scales import check_scale, from_normalised
+from .scales import check_scale
 from .tuning import tune
 
 if TYPE_CHECKING:
@@ -119,30 +118,26 @@ def autoimpute(
     if copy:
         adata = adata.to_memory(copy=True) if adata.isbacked else adata.copy()
     estimator = model or AutoImpute(preset=preset, random_state=random_state)
-    trained_before = estimator.is_fitted
-    if trained_before and checkpoint is not None:
+    if estimator.is_fitted and checkpoint is not None:
         msg = f"checkpoint={str(checkpoint)!r} has no effect with a trained model: leave it out"
         raise ValueError(msg)
     processed = _process_and_fit(
         adata, estimator, layer=layer, n_top_genes=n_top_genes, flavor=flavor, checkpoint=checkpoint
     )
-    imputed = estimator.impute(processed.log2, keep_observed=keep_observed)
+    imputed = estimator.impute(processed.log2, keep_observed=keep_observed)[:, processed.columns]
     adata.obsm["X_autoimpute"] = estimator.embed(processed.log2)
     adata.obs["autoimpute_size_factor"] = processed.size_factor
     adata.var["autoimpute_modelled"] = np.isin(np.arange(adata.n_vars), processed.genes)
-    adata.uns[key_added] = {
-        "scale": scale,
-        "scale_in_words": check_scale(scale),
-        "keep_observed": keep_observed,
-        **_zeros(processed.log2, imputed),
-        "genes": adata.var_names[processed.genes].to_numpy(dtype=object),
-        "recipe": processed.choices,
-        "trained_before": trained_before,
-        **_record(estimator),
-    }
-    np.exp2(imputed, out=imputed)
-    imputed -= 1
-    adata.layers[key_added] = _all_genes(counts_matrix(adata, layer), processed, imputed, scale, keep_observed)
+    adata.uns[key_added] = record_of(
+        estimator,
+        scale=scale,
+        keep_observed=keep_observed,
+        zeros=_zeros(processed.log2[:, processed.columns], imputed),
+        genes=adata.var_names[processed.genes],
+        choices=processed.choices,
+        alignment=processed.alignment,
+    )
+    adata.layers[key_added] = _layer(counts_matrix(adata, layer), processed, imputed, scale, keep_observed)
     return adata if copy else None
 
 
@@ -152,19 +147,12 @@ def _check_options(model: AutoImpute | None, preset: str | None, key_added: str,
             f"both model= and preset={preset!r} were given: set the preset of the model, AutoImpute(preset={preset!r})"
         )
         raise ValueError(msg)
-    if key_added == layer:
-        msg = f"key_added={key_added!r} is the layer that holds the counts, which would be lost: give another name"
-        raise ValueError(msg)
+    check_key(key_added, layer)
 
 
-def _zeros(observed: sparse.csr_array, imputed: "NDArray[np.float32]") -> dict[str, int]:
-    """How many entries of the modelled genes were zero, and how many of those no longer are."""
-    n_zeros = int(np.prod(observed.shape)) - observed.nnz
-    n_filled = sum(
-        int(np.count_nonzero(imputed[rows])) - int(np.count_nonzero(imputed[rows][observed[rows].nonzero()]))
-        for rows in row_blocks(observed, CELLS_PER_BLOCK)
-    )
-    return {"n_zeros": n_zeros, "n_zeros_filled": n_filled}
+def _zeros(observed: sparse.csr_array, imputed: "NDArray[np.float32]") -> tuple[int, int]:
+    blocks = [zeros_filled(observed[rows], imputed[rows]) for rows in row_blocks(observed, CELLS_PER_BLOCK)]
+    return sum(zeros for zeros, _ in blocks), sum(filled for _, filled in blocks)
 
 
 def _process_and_fit(
@@ -178,12 +166,7 @@ def _process_and_fit(
 ) -> Processed:
     """Processed matrix for `estimator`, which is trained on it unless it was trained before."""
     if estimator.is_fitted:
-        if estimator.recipe_ is None:
-            msg = (
-                "the model was trained on processed data, so how to process counts for it is not known: call its impute"
-            )
-            raise ValueError(msg)
-        return processed_as(adata, estimator.recipe_, layer=layer)
+        return processed_as(adata, recipe_of(estimator), layer=layer)
     if adata.n_obs < FEW_CELLS:
         warnings.warn(f"{adata.n_obs} cells are few for learning structure: judge by the held-out scores", stacklevel=3)
     processed = processed_matrix(adata, layer=layer, n_top_genes=n_top_genes, flavor=flavor)
@@ -193,31 +176,20 @@ def _process_and_fit(
     return processed
 
 
-def _all_genes(
-    counts: Any, processed: Processed, imputed: "NDArray[np.float32]", scale: str, keep_observed: bool
-) -> Any:
-    """Layer of every gene on `scale`: imputed where modelled, observed elsewhere; sparse if `counts` are."""
-    blocks: list[Any] = []
-    for rows in row_blocks(imputed, CELLS_PER_BLOCK):
-        factor, block = processed.size_factor[rows, None], counts[rows]
-        is_sparse = sparse.issparse(block)
-        normalised = np.asarray(block.toarray() if is_sparse else block, dtype=np.float64) / factor
-        filled = imputed[rows]
-        if keep_observed:  # the exact counts, rather than what is left of them after a logarithm and back
-            seen = normalised[:, processed.genes]
-            filled = np.where(seen > 0, seen, filled)
-        normalised[:, processed.genes] = filled
-        scaled = from_normalised(normalised, scale, size_factor=factor, median_total=processed.median_total)
-        blocks.append(sparse.csr_matrix(scaled) if is_sparse else scaled)
-    return sparse.vstack(blocks, format="csr") if sparse.issparse(blocks[0]) else np.concatenate(blocks)
-
-
-def _record(estimator: AutoImpute) -> dict[str, Any]:
-    """How the estimator was trained and what it scored, as values that h5ad can store."""
-    settings = {k: v for k, v in estimator.settings.to_json().items() if v is not None}
-    record = {"package_version": __version__, "settings": settings, "converged": estimator.converged_}
-    if isinstance(estimator.random_state, Integral):
-        record["random_state"] = int(estimator.random_state)
-    if estimator.held_out_ is not None:
-        record["held_out"] = estimator.held_out_
-    return record | {"weights": estimator.weights_, "history": estimator.history_}
+def _layer(counts: Any, processed: Processed, imputed: "NDArray[np.float32]", scale: str, keep_observed: bool) -> Any:
+    """Layer of every gene; sparse if `counts` are."""
+    is_sparse = sparse.issparse(counts) or hasattr(counts, "to_memory")
+    blocks = [
+        all_genes(
+            counts[rows],
+            imputed[rows],
+            genes_P=processed.genes,
+            size_factor_B=processed.size_factor[rows],
+            median_total=processed.median_total,
+            scale=scale,
+            keep_observed=keep_observed,
+            is_sparse=is_sparse,
+        )
+        for rows in row_blocks(imputed, CELLS_PER_BLOCK)
+    ]
+    return sparse.vstack(blocks, format="csr") if is_sparse else np.concatenate(blocks)

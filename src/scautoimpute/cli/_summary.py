@@ -4,12 +4,9 @@ import json
 import sys
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import typer
-
-if TYPE_CHECKING:
-    from anndata import AnnData
 
 __all__ = ["line", "report", "summarise"]
 
@@ -20,12 +17,11 @@ _ESTIMATES = {
 
 
 def summarise(
-    adata: "AnnData", key: str, source: Path | str, output: Path, started: float, *, assumed: str
+    record: dict[str, Any], key: str, source: Path | str, output: Path, started: float, *, assumed: str
 ) -> dict[str, Any]:
-    """Everything that is told of a run; `assumed` says where the counts were taken from, and why."""
+    """Everything that is told of a run, by the record that it leaves; `assumed` says why the counts are where."""
     from .. import __version__
 
-    record = adata.uns[key]
     return {
         "version": __version__,
         "input": str(source),
@@ -33,8 +29,8 @@ def summarise(
         "output": str(output),
         "layer": key,
         "scale": record["scale_in_words"],
-        "cells": adata.n_obs,
-        "genes": adata.n_vars,
+        "cells": record["recipe"]["n_cells"],
+        "genes": record["recipe"]["n_genes_in"],
         "genes_modelled": len(record["genes"]),
         "zeros": record["n_zeros"],
         "zeros_filled": record["n_zeros_filled"],

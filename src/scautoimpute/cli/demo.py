@@ -37,7 +37,7 @@ def demo(
         write(adata, result, layer="imputed", overwrite=True)
         pl.overview(adata, color="cell_type", save=picture)
         told = summarise(
-            adata,
+            adata.uns["imputed"],
             "imputed",
             "700 blood cells (10x, Zheng et al. 2017)",
             result,

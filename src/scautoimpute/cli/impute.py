@@ -63,7 +63,9 @@ def impute(
         float | None, typer.Option(help="Share of entries to score on (default: 0.1 a fold; none with --preset paper).")
     ] = None,
     model: Annotated[Path | None, typer.Option("--model", help="Save the trained model here.")] = None,
-    from_model: Annotated[Path | None, typer.Option("--from-model", help="Apply this model; no training.")] = None,
+    from_model: Annotated[
+        Path | None, typer.Option("--from-model", help="Apply this model, a block of cells at a time.")
+    ] = None,
     seed: Annotated[int, typer.Option(help="Same seed, same machine, same bytes.")] = 0,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, …")] = "auto",
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the output if it exists.")] = False,
@@ -103,6 +105,12 @@ def impute(
         if model is not None:
             check_writable(model, overwrite=overwrite or progress.model_is_ours, any_suffix=True)
         estimator = None if method else _estimator(from_model, device=device, seed=seed, training=training)
+        if from_model is not None and estimator is not None:
+            layer, assumed = _counts_on_disk(source, layer)
+            applied = {"layer": layer, "scale": scale, "keep_observed": not smooth, "key_added": key_added}
+            record = _apply(estimator, source, output=output, transpose=transpose, overwrite=overwrite, **applied)
+            report(summarise(record, key_added, source, output, started, assumed=assumed), as_json=as_json)
+            return
         adata = read(source, transpose=transpose)
         layer, assumed = _where_counts_are(adata, layer)
         check_layers(layer, key_added)
@@ -116,7 +124,7 @@ def impute(
                 progress.begin_model()
                 estimator.save(model)
             write(adata, output, layer=key_added, overwrite=overwrite)
-        report(summarise(adata, key_added, source, output, started, assumed=assumed), as_json=as_json)
+        report(summarise(adata.uns[key_added], key_added, source, output, started, assumed=assumed), as_json=as_json)
 
 
 def _estimator(from_model: Path | None, *, device: str, seed: int, training: dict[str, Any]) -> "AutoImpute":
@@ -135,6 +143,13 @@ def _without_autoimpute(method: str | None, preset: str | None) -> tuple[str | N
     return (None if method == "autoimpute" else method), preset
 
 
+def _counts_on_disk(source: Path, layer: str | None) -> tuple[str | None, str]:
+    from ..io.lazy import opened
+
+    with opened(source) as adata:
+        return _where_counts_are(adata, layer)
+
+
 def _where_counts_are(adata: "AnnData", layer: str | None) -> tuple[str | None, str]:
     """Return the layer to take, and why; X where none can be taken, so that the imputation says what is wrong."""
     from ..io import find_counts
@@ -149,6 +164,12 @@ def _genes(asked: dict[str, str | None], method: str | None) -> dict[str, Any]:
     """Return which genes to model: 1000 for AutoImpute, all for the others, unless something else was asked."""
     number = asked["n_top_genes"] or ("1000" if method is None else "all")
     return {"n_top_genes": "all" if number == "all" else int(number), "flavor": asked["flavor"] or "dispersion"}
+
+
+def _apply(estimator: "AutoImpute", source: Path, **options: Any) -> dict[str, Any]:
+    from ..apply import impute_file
+
+    return impute_file(source, model=estimator, **options)
 
 
 def _run(adata: "AnnData", estimator: "AutoImpute", **options: Any) -> None:

@@ -87,11 +87,15 @@ class Settings:
 
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> "Settings":
-        """Inverse of `to_json`."""
-        return cls(**(values | {"hidden": tuple(values["hidden"])}))
+        """Inverse of `to_json`; values that are out of range raise as they do in `resolve`."""
+        _one_of("objective", values["objective"], get_args(Objective))
+        _one_of("preset", values["preset"], (*get_args(Preset), None))
+        settings = cls(**(values | {"hidden": _widths(values["hidden"])}))
+        settings._check()
+        return settings
 
 
-def _one_of(name: str, value: Any, allowed: tuple[str, ...]) -> None:
+def _one_of(name: str, value: Any, allowed: tuple[str | None, ...]) -> None:
     if value not in allowed:
         msg = f"{name}={value!r} is not known: choose {' or '.join(repr(a) for a in allowed)}"
         raise ValueError(msg)

@@ -1,5 +1,7 @@
-"""Models as tensors and JSON, and back."""
+"""Models as tensors and JSON, and back: nothing is built that the tensors in hand do not fill."""
 
+import math
+from dataclasses import asdict
 from typing import Any
 
 import torch
@@ -34,13 +36,46 @@ def model_state(model: MaskedModel | PaperModel) -> tuple[Tensors, dict[str, Any
     return tensors, values
 
 
-def model_from_state(tensors: Tensors, values: dict[str, Any], settings: Settings) -> MaskedModel | PaperModel:
-    """Inverse of `model_state`; tensors that are missing or of the wrong shape raise KeyError or RuntimeError."""
+def model_from_state(
+    tensors: Tensors, values: dict[str, Any], settings: Settings, *, n_genes: int
+) -> MaskedModel | PaperModel:
+    """Inverse of `model_state`.
+
+    Raises
+    ------
+    KeyError, TypeError, ValueError
+        If something is missing, is left over, is not finite, or has another type or shape than `settings` make it.
+    """
+    for name, tensor in tensors.items():
+        if not tensor.is_floating_point() or not tensor.isfinite().all():
+            msg = f"the tensor {name!r} holds values that are no finite numbers"
+            raise ValueError(msg)
+    if len(settings.hidden) > len(tensors):
+        msg = f"there are {len(tensors)} tensors, too few for {len(settings.hidden)} hidden layers"
+        raise ValueError(msg)
+    model = _model(tensors, values, settings, n_genes)
+    left_over = tensors.keys() - model_state(model)[0].keys()
+    if left_over:
+        msg = f"the tensor {min(left_over)!r} belongs to no part of the model"
+        raise ValueError(msg)
+    return model
+
+
+def _model(tensors: Tensors, values: dict[str, Any], settings: Settings, n_genes: int) -> MaskedModel | PaperModel:
     if settings.preset == "paper":
-        return PaperModel(_loaded(PaperModel.build(len(tensors["network.decoder.bias"]), settings), tensors, "network"))
-    base = TwoWayBase.from_json(tensors["base.gene"].numpy(), values["base"])
-    folds = tuple(_fold(tensors, f"fold{i}", v, settings) for i, v in enumerate(values["folds"]))
-    return MaskedModel(base, folds, tensors["weights"].numpy())
+        with torch.device("meta"):  # shapes without memory: what the file claims may be larger than it is
+            network = PaperModel.build(n_genes, settings)
+        return PaperModel(_loaded(network, tensors, "network"))
+    if len(values["folds"]) != settings.n_folds:
+        msg = f"there are {len(values['folds'])} folds instead of {settings.n_folds}"
+        raise ValueError(msg)
+    base = _base(tensors, "base.gene", values["base"], n_genes)
+    folds = tuple(_fold(tensors, f"fold{i}", v, settings, n_genes) for i, v in enumerate(values["folds"]))
+    weights = _of_shape(tensors, "weights", (len(VARIANTS),), torch.float64).numpy()
+    if weights.min() < 0 or weights.sum() > 1 + 1e-9:
+        msg = f"the weights {weights.tolist()} are no shares of one"
+        raise ValueError(msg)
+    return MaskedModel(base, folds, weights)
 
 
 def _named(tensors: Tensors, prefix: str) -> Tensors:
@@ -55,20 +90,47 @@ def _fold_tensors(fold: Fold) -> Tensors:
     return tensors
 
 
-def _fold(tensors: Tensors, prefix: str, values: dict[str, Any], settings: Settings) -> Fold:
-    base = TwoWayBase.from_json(tensors[f"{prefix}.base.gene"].numpy(), values["base"])
-    scales = {name: tensors[f"{prefix}.{name}"] for name in Encoding.__annotations__ if name.endswith("_G")}
-    if any(scale.shape != base.gene_G.shape for scale in scales.values()):
-        msg = f"the tensors of {prefix} do not fit together"
-        raise RuntimeError(msg)
-    networks = tuple(
-        _loaded(variant.build(len(base.gene_G), settings.hidden), tensors, f"{prefix}.{variant.name}")
-        for variant in VARIANTS
-    )
-    return Fold(Encoding(**scales, log_count_mean=values["log_count_mean"], base=base), networks)
+def _fold(tensors: Tensors, prefix: str, values: dict[str, Any], settings: Settings, n_genes: int) -> Fold:
+    base = _base(tensors, f"{prefix}.base.gene", values["base"], n_genes)
+    names = [name for name in Encoding.__annotations__ if name.endswith("_G")]
+    scales = {name: _of_shape(tensors, f"{prefix}.{name}", (n_genes,), torch.float32) for name in names}
+    with torch.device("meta"):
+        networks = [variant.build(n_genes, settings.hidden) for variant in VARIANTS]
+    loaded = tuple(_loaded(n, tensors, f"{prefix}.{v.name}") for n, v in zip(networks, VARIANTS, strict=True))
+    return Fold(Encoding(**scales, log_count_mean=_finite(values["log_count_mean"]), base=base), loaded)
+
+
+def _base(tensors: Tensors, name: str, values: dict[str, Any], n_genes: int) -> TwoWayBase:
+    gene_G = _of_shape(tensors, name, (n_genes,), torch.float64).numpy()
+    base = TwoWayBase.from_json(gene_G, values)
+    for value in asdict(base.cell_prior).values():
+        _finite(value)
+    if min(_finite(base.k_cell), _finite(base.noise_sd), base.cell_prior.spread) <= 0:
+        msg = f"the spreads of {name} are not positive"
+        raise ValueError(msg)
+    return base
+
+
+def _finite(value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        msg = f"{str(value)[:40]!r} stands where a finite number belongs"
+        raise ValueError(msg)
+    return value
+
+
+def _of_shape(tensors: Tensors, name: str, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
+    tensor = tensors[name]
+    if tensor.shape != shape or tensor.dtype != dtype:
+        msg = f"the tensor {name!r} is {tensor.dtype} {tuple(tensor.shape)} instead of {dtype} {shape}"
+        raise ValueError(msg)
+    return tensor
 
 
 def _loaded(network: Autoencoder, tensors: Tensors, prefix: str) -> Autoencoder:
-    start = len(prefix) + 1
-    network.load_state_dict({name[start:]: t for name, t in tensors.items() if name.startswith(f"{prefix}.")})
+    """Put tensors in the place of the parameters of `network`, which has shapes only."""
+    expected = network.state_dict()
+    found = {
+        name: _of_shape(tensors, f"{prefix}.{name}", tuple(t.shape), torch.float32) for name, t in expected.items()
+    }
+    network.load_state_dict(found, assign=True)
     return network.requires_grad_(False)

@@ -1,0 +1,145 @@
+"""What becomes of a block of cells that a model was applied to: the rows of the new layer, and what is recorded.
+
+Shape legend: B cells of a block, G genes of the data, P of them modelled.
+"""
+
+from numbers import Integral
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from scipy import sparse
+
+from . import __version__
+from .errors import NotFittedError
+from .io.matrix import row_blocks, rows_per_block
+from .scales import check_scale, from_normalised
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from ._alignment import Alignment
+    from ._genes import IntArray
+    from .autoimpute import AutoImpute
+
+
+def all_genes(
+    counts: Any,
+    imputed_BP: "NDArray[np.float32]",
+    *,
+    genes_P: "IntArray",
+    size_factor_B: "NDArray[np.float64]",
+    median_total: float,
+    scale: str,
+    keep_observed: bool,
+    is_sparse: bool,
+) -> Any:
+    """Rows of the layer, B × G on `scale`: imputed where modelled, observed elsewhere.
+
+    Parameters
+    ----------
+    counts
+        B × G, in any container.
+    imputed_BP
+        Estimates for the modelled genes, log2 of normalised counts.
+    genes_P
+        Positions of the modelled genes.
+    size_factor_B, median_total
+        As in `Processed`.
+    scale, keep_observed
+        As in `scautoimpute.tl.autoimpute`.
+    is_sparse
+        Whether to return a ``csr_matrix`` or an array.
+    """
+    layer = sparse.csr_array(counts).astype(np.float64)
+    layer.sum_duplicates()
+    options: dict[str, Any] = {"scale": scale, "median_total": median_total}
+    factor_B1 = size_factor_B[:, None]
+    seen_BP = layer[:, genes_P].toarray() / factor_B1
+    filled_BP = np.exp2(imputed_BP) - np.float32(1)
+    if keep_observed:  # the exact counts, rather than what is left of them after a logarithm and back
+        filled_BP = np.where(seen_BP > 0, seen_BP, filled_BP)
+    modelled = from_normalised(np.asarray(filled_BP, dtype=np.float64), size_factor=factor_B1, **options)
+    is_modelled_G = np.isin(np.arange(layer.shape[1]), genes_P)
+    factor_Z = np.repeat(size_factor_B, np.diff(layer.indptr))
+    values_Z = from_normalised(layer.data / factor_Z, size_factor=factor_Z, **options)
+    others = sparse.csr_array(
+        (np.where(is_modelled_G[layer.indices], 0, values_Z), layer.indices, layer.indptr), shape=layer.shape
+    )
+    if is_sparse:
+        return sparse.csr_matrix(others + _spread(modelled, genes_P, layer.shape[1]))
+    dense = np.empty(layer.shape, dtype=np.float32)
+    for rows in row_blocks(dense, rows_per_block(layer.shape[1])):
+        dense[rows] = others[rows].toarray()
+    dense[:, genes_P] = modelled
+    return dense
+
+
+def _spread(values_BP: "NDArray[np.float32]", genes_P: "IntArray", n_genes: int) -> sparse.csr_array:
+    """B × G with `values_BP` in the columns `genes_P`; zeros are not stored."""
+    packed = sparse.csr_array(values_BP)
+    spread = sparse.csr_array((packed.data, genes_P[packed.indices], packed.indptr), shape=(len(values_BP), n_genes))
+    spread.sort_indices()
+    return spread
+
+
+def check_key(key_added: str, layer: str | None) -> None:
+    """Refuse a name for the result that would overwrite the counts, or that a file cannot hold."""
+    if key_added == layer:
+        msg = f"key_added={key_added!r} is the layer that holds the counts, which would be lost: give another name"
+        raise ValueError(msg)
+    if not key_added or "/" in key_added:
+        msg = f"key_added={key_added!r} cannot be the name of a layer: give one that is not empty and has no '/'"
+        raise ValueError(msg)
+
+
+def recipe_of(estimator: "AutoImpute") -> dict[str, Any]:
+    """Return how to process counts for a trained model."""
+    if not estimator.is_fitted:
+        msg = "this AutoImpute has not been trained: call fit, or load a trained one with AutoImpute.load"
+        raise NotFittedError(msg)
+    if estimator.recipe_ is None:
+        msg = "the model was trained on processed data, so how to process counts for it is not known: call its impute"
+        raise ValueError(msg)
+    return estimator.recipe_
+
+
+def zeros_filled(observed: sparse.csr_array, imputed_BP: "NDArray[np.float32]") -> tuple[int, int]:
+    """How many entries of the modelled genes were zero, and how many of those no longer are."""
+    n_zeros = int(np.prod(observed.shape)) - observed.nnz
+    return n_zeros, int(np.count_nonzero(imputed_BP)) - int(np.count_nonzero(imputed_BP[observed.nonzero()]))
+
+
+def record_of(
+    estimator: "AutoImpute",
+    *,
+    scale: str,
+    keep_observed: bool,
+    zeros: tuple[int, int],
+    genes: Any,
+    choices: dict[str, Any],
+    alignment: "Alignment | None",
+) -> dict[str, Any]:
+    """How a layer came about, as values that h5ad can store; an `alignment` means that the model was trained before."""
+    settings = {k: v for k, v in estimator.settings.to_json().items() if v is not None}
+    record = {
+        "scale": scale,
+        "scale_in_words": check_scale(scale),
+        "keep_observed": keep_observed,
+        "n_zeros": zeros[0],
+        "n_zeros_filled": zeros[1],
+        "genes": np.asarray(genes, dtype=object),
+        "recipe": choices,
+        "trained_before": alignment is not None,
+        "package_version": __version__,
+        "settings": settings,
+        "converged": estimator.converged_,
+        "weights": estimator.weights_,
+        "history": estimator.history_,
+    }
+    if alignment is not None:
+        record["alignment"] = alignment.record()
+    if isinstance(estimator.random_state, Integral):
+        record["random_state"] = int(estimator.random_state)
+    if estimator.held_out_ is not None:
+        record["held_out"] = estimator.held_out_
+    return record

@@ -1,0 +1,97 @@
+"""Copy the elements of an anndata file to another without changing them, and without holding their matrices.
+
+Between files of the same kind the bytes are copied; from h5ad to zarr and back, arrays are, a piece at a time.
+"""
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+_VALUES_PER_PIECE = 4_000_000
+# Groups of which each member is an element of its own; others, such as categories, anndata reads and writes as one.
+_OPENED = {"anndata", "csc_matrix", "csr_matrix", "dataframe", "dict", "raw"}
+
+
+def copy_members(source: Any, target: Any, *, but: dict[str, set[str]]) -> None:
+    """Copy everything in the group `source` but what `but` names, as ``{"layers": {"imputed"}}``, to `target`."""
+    copy_attributes(source, target)
+    for name in list(source):
+        if name not in but:
+            _copy(source, target, name)
+            continue
+        inner = target.create_group(name)
+        copy_attributes(source[name], inner)
+        for member in list(source[name]):
+            if member not in but[name]:
+                _copy(source[name], inner, member)
+
+
+def copy_attributes(source: Any, target: Any) -> None:
+    # As a list: h5py holds its lock while it goes through attributes, for which zarr's threads may wait in vain
+    for name, value in list(source.attrs.items()):
+        target.attrs[name] = _attribute(value, json=not is_hdf5(target))
+
+
+def is_hdf5(item: Any) -> bool:
+    """Return whether a group or array is one of HDF5, rather than of zarr."""
+    import h5py
+
+    return isinstance(item, h5py.Group | h5py.Dataset)
+
+
+def _copy(source: Any, target: Any, name: str) -> None:
+    if is_hdf5(source) and is_hdf5(target):
+        source.copy(name, target)
+    elif not is_hdf5(source) and not is_hdf5(target):
+        shutil.copytree(_folder(source) / name, _folder(target) / name)
+    else:
+        _convert(source[name], target, name)
+
+
+def _folder(group: Any) -> Path:
+    return Path(group.store.root, group.path)
+
+
+def _convert(source: Any, target: Any, name: str) -> None:
+    from anndata.io import read_elem, write_elem
+
+    kind = source.attrs.get("encoding-type")
+    if not hasattr(source, "shape") and kind in _OPENED:
+        group = target.create_group(name)
+        copy_attributes(source, group)
+        for member in list(source):
+            _convert(source[member], group, member)
+    elif hasattr(source, "shape") and source.shape and source.dtype.kind in "biuf" and source.dtype.names is None:
+        _copy_array(source, target, name)
+    else:
+        write_elem(target, name, read_elem(source))
+
+
+def _copy_array(source: Any, target: Any, name: str) -> None:
+    n_rows, row = source.shape[0], int(np.prod(source.shape[1:], dtype=np.int64))
+    piece = max(1, _VALUES_PER_PIECE // max(1, row))
+    array = new_array(target, name, shape=source.shape, dtype=source.dtype)
+    copy_attributes(source, array)
+    for start in range(0, n_rows, piece):
+        array[start : start + piece] = source[start : start + piece]
+
+
+def new_array(group: Any, name: str, *, shape: tuple[int, ...], dtype: Any, rows: int | None = None) -> Any:
+    """Make an array that can grow, in chunks of `rows` rows (by default of about a million values)."""
+    row = max(1, int(np.prod(shape[1:], dtype=np.int64)))
+    rows = rows or max(1, min(_VALUES_PER_PIECE // 4 // row, max(shape[0], 1)))
+    chunks = (rows, *(max(1, size) for size in shape[1:]))
+    if not is_hdf5(group):
+        return group.create_array(name, shape=shape, dtype=dtype, chunks=chunks)
+    return group.create_dataset(name, shape=shape, dtype=dtype, chunks=chunks, maxshape=(None, *shape[1:]))
+
+
+def _attribute(value: Any, *, json: bool) -> Any:
+    plain = value.tolist() if hasattr(value, "tolist") else value
+    if json or not isinstance(plain, list) or (plain and not isinstance(plain[0], str)):
+        return plain
+    import h5py
+
+    return np.array(plain, dtype=h5py.string_dtype())

@@ -1,0 +1,224 @@
+"""Where a result goes a block of cells at a time: a copy of an anndata file with more in it, or a text table."""
+
+import gzip
+import io
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from scipy import sparse
+
+from ._copying import copy_members, is_hdf5, new_array
+from .checks import one_line
+from .stream import StoredCells, names_at
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+__all__ = ["StoredResult", "TextResult", "stored_result"]
+
+_EMBEDDING = "X_autoimpute"
+_SIZE_FACTOR = "autoimpute_size_factor"
+_MODELLED = "autoimpute_modelled"
+_ENTRIES_PER_CHUNK = 2**17  # 0.5 MB of float32
+_VALUES_PER_CHUNK = 2**20  # 4 MB
+
+
+class StoredResult:
+    """A copy of `cells` in an h5ad or zarr file, to which the layer `key` and all that goes with it are added.
+
+    Parameters
+    ----------
+    root
+        The empty group to fill.
+    cells
+        What to copy.
+    key
+        Name of the new layer and of the record in `uns`; whatever had that name is left out.
+    is_sparse
+        How to store the layer.
+    """
+
+    def __init__(self, root: Any, cells: StoredCells, *, key: str, is_sparse: bool) -> None:
+        self.root, self.cells, self.key, self.is_sparse = root, cells, key, is_sparse
+        copy_members(cells.root, root, but={"layers": {key}, "obsm": {_EMBEDDING}, "uns": {key}})
+        for name in ("layers", "obsm", "uns"):
+            if name not in root:
+                _mark(root.create_group(name), "dict", "0.1.0")
+        if cells.n_repeats:
+            _replace(root["var"], root["var"].attrs["_index"], cells.var_names.to_numpy())
+        self.layer = self._new_layer(root["layers"])
+        self.n_rows, self.n_entries = 0, 0
+        self.embedding: Any = None
+
+    def append(self, layer: Any, embedding: "NDArray[np.float32]") -> None:
+        """Add the rows of some more cells."""
+        rows = slice(self.n_rows, self.n_rows + embedding.shape[0])
+        if self.embedding is None:
+            shape = self.cells.n_obs, embedding.shape[1]
+            self.embedding = _dense(self.root["obsm"], _EMBEDDING, shape, embedding.dtype)
+        self.embedding[rows] = embedding
+        if self.is_sparse:
+            self._append_entries(layer, rows)
+        else:
+            self.layer[rows] = layer
+        self.n_rows = rows.stop
+
+    def finish(self, size_factor: "NDArray[np.float64]", modelled: "NDArray[np.bool_]", record: dict[str, Any]) -> None:
+        """Add what is known when all cells have been seen."""
+        from anndata.io import write_elem
+
+        _add_column(self.root["obs"], _SIZE_FACTOR, size_factor)
+        _add_column(self.root["var"], _MODELLED, modelled)
+        write_elem(self.root["uns"], self.key, record)
+
+    def _new_layer(self, layers: Any) -> Any:
+        n_obs, n_vars = self.cells.shape
+        if not self.is_sparse:
+            return _dense(layers, self.key, (n_obs, n_vars), np.float32)
+        group = layers.create_group(self.key)
+        _mark(group, "csr_matrix", "0.1.0")
+        group.attrs["shape"] = [n_obs, n_vars]
+        indices = np.int32 if n_vars < 2**31 else np.int64
+        for name, dtype in (("data", np.float32), ("indices", indices)):
+            _mark(new_array(group, name, shape=(0,), dtype=dtype, rows=_ENTRIES_PER_CHUNK), "array", "0.2.0")
+        starts = new_array(group, "indptr", shape=(n_obs + 1,), dtype=np.int64)
+        _mark(starts, "array", "0.2.0")
+        starts[0:1] = np.zeros(1, dtype=np.int64)
+        return group
+
+    def _append_entries(self, layer: sparse.csr_matrix, rows: slice) -> None:
+        new = slice(self.n_entries, self.n_entries + layer.nnz)
+        for name in ("data", "indices"):
+            array = self.layer[name]
+            array.resize((new.stop,))
+            if layer.nnz:
+                array[new] = getattr(layer, name).astype(array.dtype, copy=False)
+        self.layer["indptr"][rows.start + 1 : rows.stop + 1] = layer.indptr[1:].astype(np.int64) + self.n_entries
+        self.n_entries = new.stop
+
+
+class TextResult:
+    """A table of the layer, cells × genes with both names.
+
+    Parameters
+    ----------
+    handle
+        Open text.
+    cells
+        Whose names to write.
+    separator
+        What stands between the fields.
+    """
+
+    def __init__(self, handle: Any, cells: StoredCells, *, separator: str) -> None:
+        self.handle, self.cells, self.separator, self.n_rows = handle, cells, separator, 0
+
+    def append(self, layer: Any, embedding: "NDArray[np.float32]") -> None:
+        """Add the lines of some more cells; the embedding has no place in a table."""
+        import pandas as pd
+
+        rows = slice(self.n_rows, self.n_rows + embedding.shape[0])
+        names = names_at(self.cells.root["obs"], rows)
+        values = layer.toarray() if sparse.issparse(layer) else layer
+        block = pd.DataFrame(values, names, self.cells.var_names)
+        block.to_csv(self.handle, sep=self.separator, header=rows.start == 0, index_label="")
+        self.n_rows = rows.stop
+
+    def finish(self, size_factor: "NDArray[np.float64]", modelled: "NDArray[np.bool_]", record: dict[str, Any]) -> None:
+        """Add nothing: a table holds no more than the layer."""
+
+
+@contextmanager
+def stored_result(
+    path: Path, cells: StoredCells, *, name: Path, key: str, is_sparse: bool
+) -> "Iterator[StoredResult | TextResult]":
+    """Open a new file at `path`, of the kind that its suffix tells; in errors it is called `name`."""
+    opened = {".h5ad": _hdf5, ".zarr": _zarr}.get(path.suffix)
+    try:
+        with opened(path, cells) if opened else _text(path) as target:
+            if opened:
+                yield StoredResult(target, cells, key=key, is_sparse=is_sparse)
+            else:
+                separator = "," if ".csv" in path.suffixes[-2:] else "\t"
+                yield TextResult(target, cells, separator=separator)
+    except (OSError, RuntimeError) as error:
+        # HDF5 reports a disk that fills up while closing as a RuntimeError
+        if isinstance(error, RuntimeError) and "errno" not in str(error):
+            raise
+        msg = f"cannot write {name}: {one_line(error)}; no file was left behind"
+        raise OSError(msg) from error
+
+
+@contextmanager
+def _hdf5(path: Path, cells: StoredCells) -> Iterator[Any]:  # noqa: ARG001 (as of _zarr)
+    import h5py
+
+    with h5py.File(path, "w") as root:
+        yield root
+
+
+@contextmanager
+def _zarr(path: Path, cells: StoredCells) -> Iterator[Any]:
+    import zarr
+
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Writing zarr v2 data|zarr v3 autosharding")
+        warnings.filterwarnings("ignore", message="Consolidated metadata")
+        root = _new_store(path, cells)
+        yield root
+        zarr.consolidate_metadata(root.store)
+
+
+@contextmanager
+def _text(path: Path) -> Iterator[Any]:
+    with path.open("wb") as plain:
+        # Neither time nor name, so that the same contents are the same bytes
+        packed = gzip.GzipFile("", "wb", 6, plain, mtime=0) if path.suffix == ".gz" else None
+        with io.TextIOWrapper(packed or plain, encoding="utf-8", newline="") as handle:
+            yield handle
+
+
+def _new_store(path: Path, cells: StoredCells) -> Any:
+    """Return an empty zarr group, of the zarr format that `cells` have, else of anndata's default."""
+    import anndata
+    import zarr
+
+    default = anndata.settings.zarr_write_format
+    return zarr.open_group(
+        path, mode="w", zarr_format=default if is_hdf5(cells.root) else cells.root.metadata.zarr_format
+    )
+
+
+def _dense(group: Any, name: str, shape: tuple[int, int], dtype: Any) -> Any:
+    rows = 2 ** int(np.log2(max(1, _VALUES_PER_CHUNK // max(1, shape[1]))))
+    array = new_array(group, name, shape=shape, dtype=dtype, rows=min(rows, 2048, shape[0]))
+    _mark(array, "array", "0.2.0")
+    return array
+
+
+def _mark(item: Any, kind: str, version: str) -> None:
+    item.attrs["encoding-type"], item.attrs["encoding-version"] = kind, version
+
+
+def _add_column(frame: Any, name: str, values: "NDArray[Any]") -> None:
+    columns = [str(column) for column in frame.attrs["column-order"]]
+    _replace(frame, name, values)
+    order = columns if name in columns else [*columns, name]
+    if is_hdf5(frame):
+        import h5py
+
+        frame.attrs["column-order"] = np.array(order, dtype=h5py.string_dtype())
+    else:
+        frame.attrs["column-order"] = order
+
+
+def _replace(group: Any, name: str, values: "NDArray[Any]") -> None:
+    from anndata.io import write_elem
+
+    if name in group:
+        del group[name]
+    write_elem(group, name, values)

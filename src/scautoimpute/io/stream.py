@@ -1,0 +1,185 @@
+"""Cells that stay on disk: an h5ad or zarr file of which names are read, and matrices a block of rows at a time."""
+
+import warnings
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from .matrix import block_csr, counts_matrix, row_blocks, rows_per_block
+from .read import format_of, parsing
+from .read_anndata import is_described
+from .store import open_zarr
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+__all__ = ["StoredCells", "is_stored_by_rows", "names_at", "open_cells"]
+
+_NAMES_LOOKED_AT = 100_000
+_SPARSE = {"csr_matrix": "csr", "csc_matrix": "csc"}
+
+
+class StoredCells:
+    """What `AnnData` tells of an object, of one that stays on disk.
+
+    Attributes
+    ----------
+    path
+        Where it is.
+    root
+        Its group, of h5py or zarr.
+    layers
+        Each layer as it is stored: a backed sparse matrix or an array, of which rows can be taken.
+    """
+
+    def __init__(self, path: Path, root: Any) -> None:
+        from anndata.io import sparse_dataset
+
+        def opened(item: Any) -> Any:
+            return sparse_dataset(item) if item.attrs.get("encoding-type") in _SPARSE else item
+
+        self.path, self.root = path, root
+        self.X = opened(root["X"]) if "X" in root else None
+        self.layers = {name: opened(root["layers"][name]) for name in root["layers"]} if "layers" in root else {}
+        has_raw = "raw" in root and not hasattr(root["raw"], "shape")  # an array stands for None
+        self.raw = _StoredRaw(_SomeGenes(opened(root["raw"]["X"])), root["raw"]["var"]) if has_raw else None
+        self.uns = root["uns"] if "uns" in root else {}  # noqa: SIM401 (groups of zarr have no get with a default)
+        self.n_obs, self.n_vars = (int(_index(root[frame]).shape[0]) for frame in ("obs", "var"))
+        self.var_names, self.n_repeats = _unique(names_at(root["var"], slice(None)))
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Cells and genes."""
+        return self.n_obs, self.n_vars
+
+    @property
+    def obs_names(self) -> "pd.Index[str]":
+        """Names of cells, of evenly spaced ones if they are many."""
+        return names_at(self.root["obs"], slice(None, None, -(-self.n_obs // _NAMES_LOOKED_AT) or 1))
+
+    def rows(self, layer: str | None, size: int) -> Iterator[Any]:
+        """Yield the counts as canonical ``csr_array``s of `size` cells, fewer in the last."""
+        matrix = _row_wise(counts_matrix(self, layer), self.path)
+        for rows in row_blocks(matrix, size):
+            block = _block(matrix, rows, self.path)
+            block.sum_duplicates()
+            block.eliminate_zeros()
+            yield block
+
+
+class _StoredRaw:
+    """What `counts_matrix` asks of ``adata.raw``."""
+
+    def __init__(self, matrix: "_SomeGenes", var: Any) -> None:
+        self.X, self.var_names = matrix, names_at(var, slice(None))
+
+
+class _SomeGenes:
+    """A stored matrix of which some columns were chosen, which are taken when rows are read."""
+
+    def __init__(self, matrix: Any, positions: Any = slice(None)) -> None:
+        self.matrix, self.positions = matrix, positions
+        self.n_rows, self.dtype = matrix.shape[0], matrix.dtype
+        if hasattr(matrix, "to_memory"):
+            self.format, self.to_memory = matrix.format, lambda: block_csr(matrix.to_memory())[:, positions]
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        n_genes = self.matrix.shape[1] if isinstance(self.positions, slice) else len(self.positions)
+        return self.n_rows, n_genes
+
+    def __getitem__(self, key: Any) -> Any:
+        if isinstance(key, tuple):
+            return _SomeGenes(self.matrix, key[1])
+        return self.matrix[key][:, self.positions]
+
+
+@contextmanager
+def open_cells(path: Path) -> Iterator[StoredCells]:
+    """Open a file that `is_stored_by_rows` is true of; damage is told in one line."""
+    with ExitStack() as opened:
+        with parsing(path):
+            cells = StoredCells(path, opened.enter_context(_root(path)))
+        if cells.n_repeats:
+            warnings.warn(f"{cells.n_repeats} repeated gene names were made unique with -1, -2, ...", stacklevel=4)
+        yield cells
+
+
+def is_stored_by_rows(path: Path) -> bool:
+    """Return whether a file can be read a block of rows at a time: h5ad, or zarr in a folder, of anndata 0.8 or later.
+
+    Everything else is read as a whole, which also says what is wrong with a file that cannot be read.
+    """
+    if format_of(path) not in {".h5ad", ".zarr"}:
+        return False
+    try:
+        with _root(path) as root:
+            current = all(root[name].attrs["encoding-version"] == "0.2.0" for name in ("obs", "var"))
+            return current and is_described(root) and _holds_rows(root)
+    except Exception:
+        return False
+
+
+def names_at(frame: Any, rows: slice) -> "pd.Index[str]":
+    """Return names from the index of a stored data frame."""
+    import pandas as pd
+
+    index = _index(frame)
+    values = (index.asstr() if hasattr(index, "asstr") and index.dtype.kind in "OS" else index)[rows]
+    return pd.Index([str(value) for value in values], dtype=object)
+
+
+@contextmanager
+def _root(path: Path) -> Iterator[Any]:
+    import h5py
+
+    with open_zarr(path) if path.is_dir() else h5py.File(path, "r") as root:
+        yield root
+
+
+def _holds_rows(root: Any) -> bool:
+    has_layers = "layers" in root and len(list(root["layers"])) > 0
+    shape = [_index(root[frame]).shape for frame in ("obs", "var")]
+    return ("X" in root or has_layers) and all(len(size) == 1 and size[0] > 0 for size in shape)
+
+
+def _index(frame: Any) -> Any:
+    return frame[frame.attrs["_index"]]
+
+
+def _unique(names: "pd.Index[str]") -> tuple["pd.Index[str]", int]:
+    from anndata.utils import make_index_unique
+
+    n_repeats = int(names.duplicated().sum())
+    if not n_repeats:
+        return names, 0
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)
+        return make_index_unique(names), n_repeats
+
+
+def _row_wise(matrix: Any, path: Path) -> Any:
+    """Return a stored matrix that rows can be taken of; one stored by columns is read as a whole."""
+    if getattr(matrix, "format", "csr") == "csr":
+        return matrix
+    warnings.warn(
+        f"the counts in {path} are stored by genes (CSC), so their non-zeros are read into memory at once: "
+        "store them by cells (CSR) to have them read a block at a time",
+        stacklevel=6,
+    )
+    with parsing(path):
+        return matrix.to_memory().tocsr()
+
+
+def _block(matrix: Any, rows: slice, path: Path) -> Any:
+    """Return rows as a ``csr_array``; of a dense matrix only a few at a time are held dense."""
+    from scipy import sparse
+
+    size = rows.stop - rows.start if hasattr(matrix, "format") else rows_per_block(matrix.shape[1])
+    pieces = []
+    for start in range(rows.start, rows.stop, size):
+        with parsing(path):
+            piece = matrix[start : min(start + size, rows.stop)]
+        pieces.append(block_csr(piece))
+    return pieces[0] if len(pieces) == 1 else sparse.vstack(pieces, format="csr")
