@@ -531,7 +531,7 @@ def test_interruption_leaves_nothing(output, adata, name, met_halfway, monkeypat
 def test_layer_that_does_not_exist(output, adata, name):
     path = output(name)
     line = error_line(ValueError, lambda: write(adata, path, layer="imputd", overwrite=True))
-    assert line == "there is no layer 'imputd'; its layers are 'imputed': give one of them, or none for X"
+    assert line == "there is no layer 'imputd'; its layers are 'imputed': leave layer= out to take X, or name another"
 
 
 def test_nothing_to_write(output):
@@ -638,7 +638,7 @@ def test_layers_that_are_not_there(adata):
     np.testing.assert_array_equal(counts_matrix(adata, "imputed"), adata.layers["imputed"])
     bare = ad.AnnData(COUNTS)
     line = error_line(ValueError, lambda: counts_matrix(bare, "counts"))
-    assert line == "there is no layer 'counts'; it has no layers: give one of them, or none for X"
+    assert line == "there is no layer 'counts'; it has no layers: leave layer= out to take X, or name another"
     adata.X = None
     assert error_line(ValueError, lambda: counts_matrix(adata)).startswith("the object has no X; its layers are")
 

@@ -24,7 +24,7 @@ from scautoimpute._lock import sole_owner
 from scautoimpute.cli import app, main
 from scautoimpute.datasets import simulate
 from scautoimpute.errors import CheckpointError
-from scautoimpute.io.write import remove_abandoned
+from scautoimpute.io.complete import remove_abandoned
 from scautoimpute.model import checkpoint as checkpoint_module
 from scautoimpute.model.checkpoint import Checkpoint, NetworkFile
 from scautoimpute.model.masked import fit_masked

@@ -253,10 +253,10 @@ def renamed(counts, var="ACGTACGTACGT-{}"):
 BAD = {
     "NaN deep in the file": (
         lambda c: spoiled(c, row=2060, value=np.nan),
-        r"1 of 52 × 60 .* cells 2049 to 2100 are NaN",
+        r"1 of 52 × 60 .* rows 2049 to 2100 are NaN",
     ),
-    "infinite": (lambda c: spoiled(c, row=0, value=np.inf), r"1 of 2048 × 60 values in cells 1 to 2048 are infinite"),
-    "negative": (lambda c: spoiled(c, row=2060, value=-1), "are negative; counts are finite and not negative"),
+    "infinite": (lambda c: spoiled(c, row=0, value=np.inf), r"1 of 2048 × 60 values are infinite, first in row 1, "),
+    "negative": (lambda c: spoiled(c, row=2060, value=-1), "are negative, first in row 2061, "),
     "all zero": (
         lambda c: with_x(c, sparse.csr_matrix(c.shape)),
         "all of 2100 × 60 values are zero; counts are needed",

@@ -4,6 +4,7 @@ Matrices here are canonical `csr_array`s, cells × genes, except where one is re
 """
 
 import warnings
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -31,14 +32,22 @@ def checked_counts(adata: "AnnData", layer: str | None) -> Any:
     return x
 
 
-def refuse_values(x: Any, *, where: str = "") -> None:
-    """Refuse values that are no counts, whatever the scale; `where` says of which part of the data they are."""
-    size = f"{x.shape[0]} × {x.shape[1]}"
-    for bad, what in ((np.isnan(x.data), "NaN"), (np.isinf(x.data), "infinite"), (x.data < 0, "negative")):
-        n_bad = int(np.count_nonzero(bad))
-        if n_bad:
-            found = f"{n_bad} of {size} values{where} are {what}"
-            msg = f"{found}; counts are finite and not negative: correct or remove them"
+_BAD_VALUES: dict[str, tuple[Callable[[Any], Any], str]] = {
+    "NaN": (np.isnan, "counts are finite: correct or remove them"),
+    "infinite": (np.isinf, "counts are finite: correct or remove them"),
+    "negative": (lambda values: values < 0, "counts are not negative: give those from before any scaling"),
+}
+
+
+def refuse_values(x: Any, *, first_row: int = 0) -> None:
+    """Refuse values that are no counts, whatever the scale; `x` may be a block that begins at `first_row`."""
+    for what, (is_bad, remedy) in _BAD_VALUES.items():
+        bad = np.flatnonzero(is_bad(x.data))
+        if bad.size:
+            row, column = first_row + np.searchsorted(x.indptr, bad[0], side="right"), x.indices[bad[0]] + 1
+            part = f" in rows {first_row + 1} to {first_row + x.shape[0]}" if first_row else ""
+            found = f"{bad.size} of {x.shape[0]} × {x.shape[1]} values{part} are {what}"
+            msg = f"{found}, first in row {row}, column {column}; {remedy}"
             raise ValueError(msg)
 
 
@@ -77,7 +86,7 @@ def refuse_small(largest: float, *, flagged: bool) -> None:
         why = 'uns["log1p"] is set' if flagged else f"the largest is {largest:.4g}"
         msg = (
             f"values are not whole numbers and look logged already ({why}); counts are needed: "
-            "pass layer= with counts, or give processed logs directly to AutoImpute"
+            "pass layer= with counts, or give processed logs to AutoImpute in Python"
         )
         raise ValueError(msg)
 

@@ -93,6 +93,7 @@ def processed_matrix(
     refuse_transposed(adata)
     x = checked_counts(adata, layer)
     refuse_logs(x, flagged="log1p" in adata.uns and layer is None)
+    _refuse_few_cells(adata.n_obs)
     kept = genes_passing(x, min_counts=MIN_COUNTS, min_cells=MIN_CELLS, reference=reference)
     normalised, size_factor, facts = median_normalised(x[:, kept], reference=reference)
     chosen = top_genes(normalised, n_top_genes=n_top_genes, flavor=flavor, reference=reference)
@@ -110,6 +111,13 @@ def processed_matrix(
     }
     reads = np.bincount(x.indices, x.data, minlength=x.shape[1])[kept]
     return Processed(log2, kept[chosen], kept, reads / reads.sum(), size_factor, facts["median_total"], choices)
+
+
+def _refuse_few_cells(n_cells: int) -> None:
+    if n_cells < MIN_CELLS:
+        found = f"found {n_cells} cell{'s' * (n_cells != 1)}"
+        msg = f"{found}; a gene is modelled if it has reads in at least {MIN_CELLS}: give more cells, 30 or better 100"
+        raise ValueError(msg)
 
 
 def processed_as(adata: "AnnData", recipe: dict[str, Any], *, layer: str | None = None) -> Processed:

@@ -159,7 +159,7 @@ class _Run:
         """Yield counts; what is none is refused as soon as it is met."""
         first = 0
         for x in self.cells.rows(self.layer, CELLS_PER_BLOCK):
-            refuse_values(x, where=f" in cells {first + 1} to {first + x.shape[0]}")
+            refuse_values(x, first_row=first)
             self._note(x)
             if first == 0 and self.has_fractions:
                 self._refuse_logs_early()

@@ -57,7 +57,7 @@ def counts_matrix(adata: "AnnData", layer: str | None = None) -> Any:
     if layer == RAW and layer not in adata.layers and adata.raw is not None:
         return _raw_matrix(adata)
     if layer not in adata.layers:
-        msg = f"there is no layer {layer!r}; {_layers_in_words(adata)}: give one of them, or none for X"
+        msg = f"there is no layer {layer!r}; {_layers_in_words(adata)}: leave layer= out to take X, or name another"
         raise ValueError(msg)
     return adata.layers[layer]
 

@@ -1,0 +1,208 @@
+"""Every method of the package on the same real data, and the ports beside what the original programs gave.
+
+    python -m pip install -e ".[compare]"             # adds MAGIC; ".[scvi]" adds scVI
+    python benchmarks/methods.py --data DIR           # DIR holds paper/blakeley.h5ad, paper/zeisel.h5ad, extra/…
+    python benchmarks/methods.py --golden DIR         # and stored outputs of the original programs
+    python benchmarks/methods.py --table              # only print the tables of the rows there are
+
+Recovery: counts go through the paper's recipe (1000 genes by coefficient of variation, log2), 10 % of the non-zeros are
+hidden, each method imputes what is visible in a process of its own with one thread, and is scored at what was hidden.
+Rows already in `benchmarks/results/methods.csv` are not run again.
+"""
+
+import argparse
+import json
+import os
+import resource
+import subprocess
+import sys
+import time
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+HERE = Path(__file__).parent
+RESULTS = HERE / "results" / "methods.csv"
+SETS = ("paper/blakeley", "paper/zeisel", "extra/pbmc_zheng_combined_9k")
+PORTS = ("scimpute", "drimpute", "alra", "magic")
+SECONDS_FOR_ONE = 3600
+COLUMNS = ["kind", "data", "method", "cells", "genes", "rmse", "mae", "nmse", "r", "r_imputed"]
+COLUMNS += ["seconds", "original_seconds", "peak_gb", "note"]
+
+
+# ---------------------------------------------------------------------------------------------- one run
+
+
+def recovery(data: str, method: str, folder: Path) -> dict[str, Any]:
+    """Hide, impute, score: the paper's test."""
+    from recovery import check_split, processed
+    from scautoimpute import methods
+    from scautoimpute.metrics import hide_entries, recovery_scores
+
+    full = processed(data, "cv", folder)
+    hidden = hide_entries(full, share=0.1, random_state=0)
+    check_split(full, hidden)
+    load(method)
+    before = current_gb()
+    started = time.perf_counter()
+    imputed = methods.impute_matrix(hidden.visible, method=method, rng=np.random.default_rng([0, 2]))
+    seconds = time.perf_counter() - started
+    scores = recovery_scores(hidden.truth, imputed[hidden.rows, hidden.cols])
+    size = {"cells": full.shape[0], "genes": full.shape[1]}
+    return {**size, **scores, "seconds": round(seconds, 2), "peak_gb": round(peak_gb() - before, 2)}
+
+
+def original(data: str, method: str, golden: Path) -> dict[str, Any]:
+    """Impute what an original program was given; compare with what it gave."""
+    from scautoimpute import methods
+
+    x, stored, seconds_then, options = stored_run(data, method, golden)
+    record = methods.METHODS[method]
+    load(method)
+    before = current_gb()
+    started = time.perf_counter()
+    result = record.impute(x, rng=np.random.default_rng(1), **options)
+    seconds = time.perf_counter() - started
+    ours = getattr(result, "values", result)
+    given = x.toarray()
+    changed = ~np.isclose(stored, given, atol=1e-3)
+    comparison = {"r": correlation(ours, stored), "r_imputed": correlation(ours[changed], stored[changed])}
+    size = {"cells": x.shape[0], "genes": x.shape[1]}
+    times = {"seconds": round(seconds, 3), "original_seconds": seconds_then}
+    return {**size, **comparison, **times, "peak_gb": round(peak_gb() - before, 2)}
+
+
+def load(method: str) -> None:
+    """Run the method on a few numbers, so that no time includes an import or a compilation."""
+    from scautoimpute import methods
+
+    rng = np.random.default_rng(0)
+    x = rng.random((40, 50)) * (rng.random((40, 50)) < 0.7) * 5
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        methods.impute_matrix(x, method=method, rng=rng)
+
+
+def correlation(ours: Any, stored: Any) -> float:
+    return round(float(np.corrcoef(np.ravel(ours), np.ravel(stored))[0, 1]), 5)
+
+
+def current_gb() -> float:
+    import psutil
+
+    return float(psutil.Process().memory_info().rss) / 1e9
+
+
+def peak_gb() -> float:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9
+
+
+# ---------------------------------------------------------------------------------------------- stored outputs
+
+
+def stored_run(data: str, method: str, golden: Path) -> tuple[Any, Any, float, dict[str, Any]]:
+    """What the original was given on the scale that it takes, what it gave, how long it took, and its options."""
+    from scipy import sparse
+
+    counts = np.load(golden / f"input_{data}.npz")["counts"].astype(np.float64)
+    total = counts.sum(axis=1, keepdims=True)
+    if method == "scimpute":
+        file = np.load(golden / f"scimpute_{data}_K3.npz")
+        x, stored = counts, file["imputed_counts_hundredths"] / 100
+        return sparse.csr_array(x), stored, wall(file), {"n_clusters": 3}
+    if method == "drimpute":
+        file = np.load(golden / f"drimpute_{data}.npz")
+        kept = counts[:, file["kept_index"]]
+        x = np.log1p(kept / kept.mean(axis=1, keepdims=True))
+        return sparse.csr_array(x), file["imputed"], wall(file), {}
+    if method == "alra":
+        rank = {"mix150": 10, "blake30": 4}[data]
+        file = np.load(golden / ("alra_mix150.npz" if data == "mix150" else "alra_blake30_k4.npz"))
+        return sparse.csr_array(np.log1p(counts / total * 1e4)), file["imputed"], wall(file), {"rank": rank}
+    file = np.load(golden / "magic_mix150.npz")
+    return sparse.csr_array(np.sqrt(counts / total * 1e4)), file["imputed"], wall(file), {}
+
+
+def wall(file: Any) -> float:
+    names = [name for name in file.files if name in {"wall_s", "wall_warm_s"}]
+    return round(float(file[names[0]]), 2) if names else float("nan")
+
+
+# ---------------------------------------------------------------------------------------------- all runs
+
+
+def tasks(arguments: argparse.Namespace) -> Iterator[tuple[str, str, str, Path]]:
+    from scautoimpute.methods import METHODS
+
+    if arguments.golden:
+        for method in PORTS:
+            for data in ("mix150", "blake30") if method != "magic" else ("mix150",):
+                yield "original", data, method, arguments.golden
+    if arguments.data:
+        for data in arguments.sets:
+            for method in METHODS:
+                yield "recovery", data, method, arguments.data
+
+
+def run(kind: str, data: str, method: str, folder: Path, python: str) -> dict[str, Any]:
+    """Run one task in a process of its own; what goes wrong there becomes the row's note."""
+    command = [python, __file__, "--one", kind, data, method, str(folder)]
+    threads = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS"), "1")
+    row: dict[str, Any] = {"kind": kind, "data": Path(data).name, "method": method}
+    try:
+        done = subprocess.run(
+            command, capture_output=True, text=True, check=False, env=os.environ | threads, timeout=SECONDS_FOR_ONE
+        )
+    except subprocess.TimeoutExpired:
+        return row | {"note": f"stopped after {SECONDS_FOR_ONE} s"}
+    if done.returncode == 0:
+        return row | json.loads(done.stdout.splitlines()[-1])
+    last = (done.stderr.strip().splitlines() or [f"ended with code {done.returncode}"])[-1]
+    return row | {"note": last[:300]}
+
+
+def finished(path: Path) -> "pd.DataFrame":
+    return pd.read_csv(path) if path.exists() else pd.DataFrame(columns=COLUMNS)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, help="folder of data sets")
+    parser.add_argument("--golden", type=Path, help="folder of stored outputs of the original programs")
+    parser.add_argument("--sets", nargs="+", default=SETS, help="which data sets, as paths under --data without .h5ad")
+    parser.add_argument("--methods", nargs="+", help="only these")
+    parser.add_argument("--skip", nargs="+", default=[], help="not these")
+    parser.add_argument("--python", default=sys.executable, help="the interpreter that runs the methods")
+    parser.add_argument("--output", type=Path, default=RESULTS)
+    parser.add_argument("--table", action="store_true", help="only print the tables of the rows there are")
+    parser.add_argument("--one", nargs=4, help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.one:
+        kind, data, method, folder = arguments.one
+        print(json.dumps({"recovery": recovery, "original": original}[kind](data, method, Path(folder))))
+        return
+    if not arguments.table:
+        run_all(arguments)
+    from methods_tables import write_tables
+
+    write_tables(finished(arguments.output), arguments.output.with_suffix(".md"))
+
+
+def run_all(arguments: argparse.Namespace) -> None:
+    for kind, data, method, folder in tasks(arguments):
+        rows = finished(arguments.output)
+        is_done = ((rows["kind"] == kind) & (rows["data"] == Path(data).name) & (rows["method"] == method)).any()
+        if is_done or method in arguments.skip or (arguments.methods and method not in arguments.methods):
+            continue
+        row = run(kind, data, method, folder.resolve(), arguments.python)
+        print({name: value for name, value in row.items() if name != "kind"}, file=sys.stderr)
+        line = pd.DataFrame([row], columns=COLUMNS)
+        line.to_csv(arguments.output, mode="a", header=not arguments.output.exists(), index=False)
+
+
+if __name__ == "__main__":
+    main()
