@@ -25,7 +25,7 @@ format: $(VENV)/.installed-dev
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-bench: $(VENV)/.installed-bench  ## a short run of the recovery benchmark
+bench: $(VENV)/.installed-dev  ## a short run of the recovery benchmark
 	$(BIN)/python benchmarks/recovery.py --seeds 1 --shares 0.1
 
 clean:
@@ -41,8 +41,4 @@ $(VENV)/.installed: pyproject.toml constraints.txt | $(VENV)/bin/python
 
 $(VENV)/.installed-dev: $(VENV)/.installed
 	$(INSTALL) --editable ".[dev]"
-	touch $@
-
-$(VENV)/.installed-bench: $(VENV)/.installed-dev
-	$(INSTALL) --editable ".[dev,compare]"
 	touch $@
