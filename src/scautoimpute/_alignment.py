@@ -71,8 +71,8 @@ class Alignment:
             return ""
         share = "" if self.share is None else f"; they had {1 - self.share:.1%} of the reads of all its genes"
         return (
-            f"{self.n_missing} of the model's {self.n_genes} genes (e.g. {self.example!r}) are not in the data and count "
-            f"as unobserved{share}"
+            f"{self.n_missing} of the model's {self.n_genes} genes (e.g. {self.example!r}) are not in the data and "
+            f"count as unobserved{share}"
         )
 
     def record(self) -> dict[str, Any]:
