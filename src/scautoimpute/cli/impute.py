@@ -20,13 +20,13 @@ __all__ = ["impute"]
 @app.command(no_args_is_help=True)
 def impute(
     source: Annotated[
-        Path, typer.Argument(metavar="IN", help="h5ad, 10x h5, 10x mtx folder, csv or tsv (.gz); cells × genes.")
+        Path, typer.Argument(metavar="IN", help="h5ad, zarr, loom, 10x h5 or folder, mtx, csv or tsv (.gz).")
     ],
     *,
     output: Annotated[
-        Path, typer.Option("--output", "-o", help="h5ad (everything), or csv/tsv (.gz; the imputed matrix).")
+        Path, typer.Option("--output", "-o", help="h5ad, zarr (everything), loom, or csv/tsv/mtx (.gz; one matrix).")
     ],
-    layer: Annotated[str | None, typer.Option(help="Layer that holds the counts (default: X).")] = None,
+    layer: Annotated[str | None, typer.Option(help="Layer that holds the counts, or raw (default: X).")] = None,
     transpose: Annotated[bool, typer.Option("--transpose", help="The file is genes × cells.")] = False,
     objective: Annotated[str | None, typer.Option(help="What is learned: masked (default).")] = None,
     preset: Annotated[str | None, typer.Option(help="'paper' for the published method to the letter.")] = None,

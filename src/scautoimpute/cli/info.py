@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ._app import Debug, app, one_line_errors
+from ._app import Debug, _as_options, app, one_line_errors
 from ._summary import line
 
 if TYPE_CHECKING:
@@ -52,8 +52,8 @@ def _in_words(found: "Description") -> dict[str, str]:
         sample = "" if found.looked_at == found.cells else f" (in {found.looked_at:,} cells looked at)"
         lines["median library"] = f"{found.library_size_median:,.6g}{sample}"
         lines["genes passing"] = f"{found.genes_passing:,} with at least 3 reads in at least 3 cells{sample}"
-    lines |= {f"warning {number}": text for number, text in enumerate(found.warnings, start=1)}
-    lines["impute"] = "would run" if found.refusal is None else f"would refuse: {found.refusal}"
+    lines |= {f"warning {number}": text for number, text in enumerate(map(_as_options, found.warnings), start=1)}
+    lines["impute"] = "would run" if found.refusal is None else f"would refuse: {_as_options(found.refusal)}"
     return lines
 
 

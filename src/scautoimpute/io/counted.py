@@ -2,6 +2,8 @@
 
 import io
 import json
+import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -106,21 +108,38 @@ class _SteadyFile(io.FileIO):
             return size or 0
 
 
-def counted_store(folder: Path, passed: Bytes) -> Any:
-    """Return a new zarr store in `folder` which counts the arrays that are written, as they were before compression."""
+@contextmanager
+def counted_store(folder: Path, written: Bytes) -> Iterator[Any]:
+    """Give a new zarr store in `folder` which counts the arrays that are written, as they were before compression.
+
+    Its end waits for the chunks that are still being written: after an error in one of them, the others go on.
+    """
     from zarr.storage import LocalStore, WrapperStore
 
     class Counted(WrapperStore):  # type: ignore[type-arg]
         async def set(self, key: str, value: Any) -> None:
-            await self._store.set(key, value)
+            if ended.is_set():
+                return
+            under_way.append(key)
+            try:
+                await self._store.set(key, value)
+            finally:
+                under_way.remove(key)
             parent, _, name = key.rpartition("/")
             if name in {".zarray", "zarr.json"}:
                 chunk_bytes[parent] = _bytes_per_chunk(value.to_bytes())
             elif not name.startswith("."):
-                passed.add(chunk_bytes.get(key.partition("/c/")[0], chunk_bytes.get(parent, 0)))
+                written.add(chunk_bytes.get(key.partition("/c/")[0], chunk_bytes.get(parent, 0)))
 
     chunk_bytes: dict[str, int] = {}
-    return Counted(LocalStore(folder))
+    under_way: list[str] = []
+    ended = threading.Event()
+    try:
+        yield Counted(LocalStore(folder))
+    finally:
+        ended.set()
+        while under_way:
+            time.sleep(0.01)
 
 
 def _bytes_per_chunk(metadata: bytes) -> int:

@@ -27,6 +27,7 @@ _IN_WORDS: dict[Kind, str] = {
 USABLE: tuple[Kind, ...] = ("counts", "expected counts", "normalised")
 _LARGEST_LOG = 30  # as where logs are refused: 2^30 and e^30 are above any count
 _WHOLE_SHARE = 0.2  # of the non-zero values of expected counts; of TPM or FPKM hardly any is whole
+_EQUAL_TOTALS = 1e-3  # relative; cells that all have the same total have been divided by theirs
 _VALUES_LOOKED_AT = 5_000_000
 
 
@@ -97,7 +98,7 @@ def kind_of(values: Any, *, flagged: bool = False) -> Kind:
     Parameters
     ----------
     values
-        Sparse matrix; the zeros it does not store do not matter.
+        Sparse matrix, cells × genes; the zeros it does not store do not matter.
     flagged
         Whether the object says that they are logs.
     """
@@ -115,7 +116,9 @@ def kind_of(values: Any, *, flagged: bool = False) -> Kind:
         return "counts"
     if flagged or data.max() < _LARGEST_LOG:
         return "logs"
-    return "expected counts" if whole_share >= _WHOLE_SHARE else "normalised"
+    totals = np.asarray(values.sum(axis=1))
+    is_share = np.ptp(totals[totals > 0]) <= _EQUAL_TOTALS * totals.max() and len(totals) > 1
+    return "expected counts" if whole_share >= _WHOLE_SHARE and not is_share else "normalised"
 
 
 def _candidates(adata: "AnnData") -> list[tuple[str | None, Any]]:

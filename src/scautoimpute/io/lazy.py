@@ -5,7 +5,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from .read import format_of, make_names_unique, parsing, read, refuse_no_matrix, unpacked
-from .read_anndata import is_described, open_zarr, quietly
+from .read_anndata import is_described, quietly
+from .store import open_zarr
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -17,10 +18,11 @@ __all__ = ["opened"]
 
 @contextmanager
 def opened(path: Path) -> "Iterator[AnnData]":
-    """Give the object in a file, for as long as the block lasts.
+    """Yield the object in the file `path`, for as long as the block lasts.
 
     Of h5ad and zarr, names, `obs` and `var` are read, `X`, the layers and `raw` stay on disk, and of `uns` only the
-    keys are there. Everything else, and h5ad of anndata before 0.7, is read in full.
+    keys are there; `obsm` and the like are left out. Every other format, and h5ad of anndata before 0.7, is read in
+    full.
 
     Raises
     ------

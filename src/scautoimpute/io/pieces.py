@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 __all__ = ["read_in_pieces"]
 
-_PIECE = 32_000_000  # bytes
+_PIECE = 128_000_000  # bytes
 _SPARSE = {"csr_matrix": (sparse.csr_matrix, sparse.csr_array), "csc_matrix": (sparse.csc_matrix, sparse.csc_array)}
 
 
@@ -56,7 +56,11 @@ def _array(item: Any, passed: "Bytes") -> Any:
     row_bytes = max(1, values.nbytes // max(1, len(values)))
     step = max(1, _PIECE // row_bytes // along) * along  # whole chunks, so that none is unpacked twice
     for start in range(0, len(values), step):
-        values[start : start + step] = item[start : start + step]
+        piece = slice(start, start + step)
+        if hasattr(item, "read_direct"):  # h5py's, without a copy in between
+            item.read_direct(values, np.s_[piece], np.s_[piece])
+        else:
+            values[piece] = item[piece]
         passed.add(min(step, len(values) - start) * row_bytes)
     return values
 

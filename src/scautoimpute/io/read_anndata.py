@@ -1,5 +1,6 @@
 """Read the formats that hold a whole AnnData object: h5ad, zarr, loom."""
 
+import html
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,11 +11,12 @@ from ..errors import MissingDependencyError
 from .checks import BadContentError
 from .matrix import narrowed
 from .pieces import read_in_pieces
+from .store import open_zarr
 
 if TYPE_CHECKING:
     from anndata import AnnData
 
-__all__ = ["is_described", "is_zarr", "open_zarr", "quietly", "read_h5ad", "read_loom", "read_zarr"]
+__all__ = ["is_described", "is_zarr", "quietly", "read_h5ad", "read_loom", "read_zarr"]
 
 _NAMES = {
     "cell": ("CellID", "obs_names", "cell_names", "Barcode", "barcode"),
@@ -42,21 +44,6 @@ def read_zarr(path: Path) -> "AnnData":
         return read_in_pieces(group) if is_described(group) else cast("AnnData", parse(group))
 
 
-@contextmanager
-def open_zarr(path: Path) -> Iterator[Any]:
-    """Open a complete zarr store to read."""
-    import zarr
-    from zarr.storage import LocalStore, ZipStore
-
-    store = ZipStore(path, mode="r") if path.is_file() else LocalStore(path, read_only=True)
-    try:
-        group = zarr.open_group(store, mode="r")
-        _refuse_incomplete(group)
-        yield group
-    finally:
-        store.close()
-
-
 def is_described(group: Any) -> bool:
     """Return whether a file says what each of its parts is, as anndata writes it since 0.7."""
     return bool(group.attrs.get("encoding-type") == "anndata")
@@ -65,10 +52,11 @@ def is_described(group: Any) -> bool:
 @contextmanager
 def quietly() -> Iterator[None]:
     """Ignore warnings about files of old versions: they are read in full, and there is nothing for the user to do."""
-    from anndata import OldFormatWarning
+    from anndata import ImplicitModificationWarning, OldFormatWarning
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", OldFormatWarning)
+        warnings.simplefilter("ignore", ImplicitModificationWarning)  # of a loom without names, which get some
         warnings.filterwarnings("ignore", message="(Observation|Variable) names are not unique")
         yield
 
@@ -76,19 +64,6 @@ def quietly() -> Iterator[None]:
 def is_zarr(folder: Path) -> bool:
     """Return whether a folder is a zarr store, which holds its metadata at the top."""
     return any((folder / name).is_file() for name in (".zgroup", "zarr.json"))
-
-
-def _refuse_incomplete(group: Any) -> None:
-    """Refuse sparse matrices with chunks that are not there, which zarr would take for zeros without a word."""
-    for name, item in group.groups():
-        if "data" in item and "indptr" in item:
-            values = item["data"]
-            if values.nchunks_initialized < values.nchunks:
-                found = f"{values.nchunks_initialized} of the {values.nchunks} chunks"
-                msg = f"only {found} of {name} are there, the store is incomplete: copy it again"
-                raise BadContentError(msg)
-        else:
-            _refuse_incomplete(item)
 
 
 def read_loom(path: Path) -> "AnnData":
@@ -102,16 +77,33 @@ def read_loom(path: Path) -> "AnnData":
         raise MissingDependencyError(msg) from error
     names, stored = _axes_and_type(path)
     found = {kind: name for kind, name in names.items() if name is not None}
-    adata = parse(
-        path, X_name="", dtype="float64", obs_names=found.get("cell", "CellID"), var_names=found.get("gene", "Gene")
-    )
+    axes = {"obs_names": found.get("cell", "CellID"), "var_names": found.get("gene", "Gene")}
+    with quietly():
+        adata = parse(path, X_name="", dtype="float64", **axes)
     adata.X = adata.X.astype(stored) if stored.kind == "f" and stored.itemsize > 2 else narrowed(adata.X)
+    _restore_text(adata, path, names)
     for kind, index in (("cell", "obs_names"), ("gene", "var_names")):
         if names[kind] is None:
             setattr(adata, index, [f"{kind}_{number}" for number in range(1, len(getattr(adata, index)) + 1)])
             warnings.warn(f"{path} holds no {kind} names: they are numbered", stacklevel=5)
         getattr(adata, index[:3]).index.name = None
     return cast("AnnData", adata)
+
+
+def _restore_text(adata: "AnnData", path: Path, names: dict[str, str | None]) -> None:
+    """Take text from the file itself: loompy drops what is not ASCII of text that is stored as UTF-8."""
+    import h5py
+
+    with h5py.File(path) as file:
+        for kind, frame, axis in (("cell", adata.obs, "col_attrs"), ("gene", adata.var, "row_attrs")):
+            for name, item in file[axis].items():
+                if item.dtype.kind not in "OS" or item.ndim != 1:
+                    continue
+                text = [html.unescape(value.decode("utf-8", "replace")) for value in item[:]]
+                if name == names[kind]:
+                    frame.index = text
+                elif name in frame:
+                    frame[name] = text
 
 
 def _axes_and_type(path: Path) -> tuple[dict[str, str | None], Any]:

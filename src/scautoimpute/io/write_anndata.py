@@ -1,5 +1,6 @@
 """Write the formats that hold more than a matrix: h5ad and zarr, which hold a whole AnnData object, and loom."""
 
+import html
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -50,9 +51,13 @@ def write_zarr(adata: "AnnData", path: Path) -> None:
     from anndata.io import write_zarr as store
 
     whole = _writable(adata)
-    with counted_bytes(_expected_bytes(whole), description="writing") as passed, warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Writing zarr v2 data")
-        _stored(lambda: store(counted_store(path, passed), whole), ".zarr")
+    with (
+        counted_bytes(_expected_bytes(whole), description="writing") as written,
+        counted_store(path, written) as folder,
+        warnings.catch_warnings(),
+    ):
+        warnings.filterwarnings("ignore", message="(Writing zarr v2 data|zarr v3 autosharding|Consolidated metadata)")
+        _stored(lambda: store(folder, whole), ".zarr")
 
 
 def write_loom(adata: "AnnData", path: Path) -> None:
@@ -136,7 +141,17 @@ def _attribute(values: "pd.Series[Any]") -> Any:
     if values.dtype == bool:
         return values.to_numpy(np.int8)
     text = values.astype(object).where(values.notna(), "").astype(str)
-    return np.array(text, dtype=h5py.string_dtype())
+    return np.array([_as_ascii(value) for value in text], dtype=h5py.string_dtype("ascii"))
+
+
+def _as_ascii(text: str) -> bytes:
+    """Return text with XML's names for what is not ASCII; loompy drops that without a word where it is UTF-8."""
+    escaped = text if html.unescape(text) == text else text.replace("&", "&amp;")
+    stored = escaped.encode("ascii", "xmlcharrefreplace")
+    if html.unescape(stored.decode("ascii")) != text:
+        msg = f"the text {text!r} holds a character that loom has no name for"
+        raise ValueError(msg)
+    return stored
 
 
 def _write_turned(file: "h5py.File", name: str, matrix: Any, check: Callable[[], None]) -> None:

@@ -1,0 +1,66 @@
+"""Zarr stores to read: what zarr itself would pass over in them is refused."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from .checks import BadContentError
+
+__all__ = ["open_zarr"]
+
+_SIZE = slice(12, 16)  # where the header of a Blosc chunk holds its length
+
+
+@contextmanager
+def open_zarr(path: Path) -> Iterator[Any]:
+    """Give the root of a zarr folder, or of a zipped one, whose sparse matrices lack no chunk.
+
+    Missing chunks read as zeros, and chunks cut short as whatever lies behind them in memory; both are refused, the
+    latter when they are read.
+    """
+    import zarr
+    from zarr.storage import LocalStore, WrapperStore, ZipStore
+
+    class WholeChunks(WrapperStore):  # type: ignore[type-arg]
+        async def get(self, key: str, prototype: Any, byte_range: Any = None) -> Any:
+            value = await self._store.get(key, prototype, byte_range)
+            if value is not None and byte_range is None and _array_of(key) in packed:
+                expected = int.from_bytes(value[_SIZE].to_bytes(), "little")
+                if len(value) != expected:
+                    msg = f"the chunk {key} has {len(value)} bytes instead of {expected}: copy the store again"
+                    raise BadContentError(msg)
+            return value
+
+    packed: set[str] = set()
+    store = WholeChunks(ZipStore(path, mode="r") if path.is_file() else LocalStore(path, read_only=True))
+    try:
+        group = zarr.open_group(store, mode="r")
+        for name, item in group.members(max_depth=None):
+            _refuse_missing_chunks(name, item)
+            if _is_packed_with_blosc(item):
+                packed.add(name)
+        yield group
+    finally:
+        store.close()
+
+
+def _array_of(key: str) -> str:
+    """Return the array that a chunk is of: ``X/data/0`` and ``X/data/c/0`` are chunks of ``X/data``."""
+    name, _, last = key.partition("/c/")
+    return name if last else key.rpartition("/")[0]
+
+
+def _is_packed_with_blosc(item: Any) -> bool:
+    compressors = getattr(item, "compressors", ())
+    return any("blosc" in type(one).__name__.lower() for one in compressors) and item.shards is None
+
+
+def _refuse_missing_chunks(name: str, item: Any) -> None:
+    if hasattr(item, "shape") or not {"data", "indptr"} <= set(item):
+        return
+    values = item["data"]
+    if values.nchunks_initialized < values.nchunks:
+        found = f"{values.nchunks_initialized} of the {values.nchunks} chunks"
+        msg = f"only {found} of {name} are there, the store is incomplete: copy it again"
+        raise BadContentError(msg)
