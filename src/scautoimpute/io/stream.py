@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from .matrix import block_csr, counts_matrix, row_blocks, rows_per_block
 from .read import format_of, parsing
-from .read_anndata import is_described, open_zarr
+from .read_anndata import is_described
+from .store import open_zarr
 
 if TYPE_CHECKING:
     import pandas as pd
