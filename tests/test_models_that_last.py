@@ -328,8 +328,8 @@ def test_missing_genes_are_as_good_as_unobserved(trained):
     with pytest.warns(UserWarning) as said:  # noqa: PT030
         sai.tl.autoimpute(kept, model=model, scale="log2")
     assert len(said) == 1
-    text = f"5 of the model's 20 genes (e.g. {lost[0]!r}), which had {missing:.1%} of the reads of those, are not in"
-    assert str(said[0].message).startswith(text)
+    text = f"5 of the model's 20 genes (e.g. {lost[0]!r}) are not in the data and count as unobserved; they had "
+    assert str(said[0].message).startswith(f"{text}{missing:.1%} of the reads of all its genes; 5 of the ")
     assert kept.layers["imputed"].shape == kept.shape  # there is no column for a gene that the data lack
     assert (
         list(kept.var_names[kept.var["autoimpute_modelled"]]) == model.genes_[5:] == list(kept.uns["imputed"]["genes"])
@@ -360,7 +360,7 @@ def test_more_genes_change_nothing_but_the_record(trained):
 
 
 RENAMED = {
-    "case": (str.upper, "they match but for upper and lower case, as human and mouse do"),
+    "case": (str.upper, "more match but for upper and lower case, as human and mouse do"),
     "others": (lambda name: f"x{name}", "give data with the genes that the model was trained on, or train a model"),
     "ids": (lambda name: f"ENSG{int(name[4:]):011d}", "the model names genes by symbols, the data by Ensembl ids"),
 }

@@ -69,10 +69,10 @@ class Alignment:
         """Say what is missing, for a warning; empty if nothing is."""
         if not self.n_missing:
             return ""
-        share = "" if self.share is None else f", which had {1 - self.share:.1%} of the reads of those,"
+        share = "" if self.share is None else f"; they had {1 - self.share:.1%} of the reads of all its genes"
         return (
-            f"{self.n_missing} of the model's {self.n_genes} genes (e.g. {self.example!r}){share} are not in the data "
-            "and count as unobserved"
+            f"{self.n_missing} of the model's {self.n_genes} genes (e.g. {self.example!r}) are not in the data and "
+            f"count as unobserved{share}"
         )
 
     def record(self) -> dict[str, Any]:
@@ -132,10 +132,10 @@ def _what_to_do(wanted: list[str], names: list[str]) -> str:
         ids, symbols = "Ensembl ids", "symbols"
         model, data = (ids, symbols) if _are_ensembl(wanted) else (symbols, ids)
         return f"the model names genes by {model}, the data by {data}: set var_names to {model}"
-    if _match(wanted, names, _without_version):
+    if _match_better(wanted, names, _without_version):
         return "without the version after the dot they match: remove it from var_names, or add it"
-    if _match(wanted, names, str.upper):
-        return "they match but for upper and lower case, as human and mouse do: take a model of the same species"
+    if _match_better(wanted, names, str.upper):
+        return "more match but for upper and lower case, as human and mouse do: take a model of the same species"
     return "give data with the genes that the model was trained on, or train a model on these data"
 
 
@@ -147,6 +147,8 @@ def _without_version(name: str) -> str:
     return name.rpartition(".")[0] if _ENSEMBL.match(name) and "." in name else name
 
 
-def _match(wanted: list[str], names: list[str], simplified: Callable[[str], str]) -> bool:
-    known = {simplified(name) for name in names}
-    return sum(simplified(gene) in known for gene in wanted) >= ENOUGH * len(wanted)
+def _match_better(wanted: list[str], names: list[str], simplified: Callable[[str], str]) -> bool:
+    """Whether far more names are on both sides once simplified: twice as many, and a twentieth at least."""
+    exact = len(set(wanted) & set(names))
+    simple = len({simplified(name) for name in wanted} & {simplified(name) for name in names})
+    return simple > 2 * exact and simple >= len(wanted) / 20

@@ -186,7 +186,7 @@ class FittedRecipe:
         if not present.all():
             missing.append(
                 f"{np.count_nonzero(~present)} of the {present.size} genes that library sizes were taken over in "
-                f"training are not in the data; the others had {share[present].sum():.0%} of the reads, which is "
+                f"training are not in the data; the others had {share[present].sum():.1%} of the reads, which is "
                 "allowed for"
             )
             warnings.warn("; ".join(missing), stacklevel=stacklevel)

@@ -14,18 +14,21 @@ _VALUES_PER_PIECE = 4_000_000
 _OPENED = {"anndata", "csc_matrix", "csr_matrix", "dataframe", "dict", "raw"}
 
 
-def copy_members(source: Any, target: Any, *, but: dict[str, set[str]]) -> None:
-    """Copy everything in the group `source` but what `but` names, as ``{"layers": {"imputed"}}``, to `target`."""
+def copy_members(source: Any, target: Any, *, paths: tuple[Path, Path], but: dict[str, set[str]]) -> None:
+    """Copy everything in a file to an empty one, but what `but` names, as ``{"layers": {"imputed"}}``.
+
+    `source` and `target` are the roots of the files, `paths` says where these are.
+    """
     copy_attributes(source, target)
     for name in list(source):
         if name not in but:
-            _copy(source, target, name)
+            _copy(source, target, name, paths)
             continue
         inner = target.create_group(name)
         copy_attributes(source[name], inner)
         for member in list(source[name]):
             if member not in but[name]:
-                _copy(source[name], inner, member)
+                _copy(source[name], inner, member, paths)
 
 
 def copy_attributes(source: Any, target: Any) -> None:
@@ -41,17 +44,13 @@ def is_hdf5(item: Any) -> bool:
     return isinstance(item, h5py.Group | h5py.Dataset)
 
 
-def _copy(source: Any, target: Any, name: str) -> None:
+def _copy(source: Any, target: Any, name: str, paths: tuple[Path, Path]) -> None:
     if is_hdf5(source) and is_hdf5(target):
         source.copy(name, target)
     elif not is_hdf5(source) and not is_hdf5(target):
-        shutil.copytree(_folder(source) / name, _folder(target) / name)
+        shutil.copytree(Path(paths[0], source.path, name), Path(paths[1], target.path, name))
     else:
         _convert(source[name], target, name)
-
-
-def _folder(group: Any) -> Path:
-    return Path(group.store.root, group.path)
 
 
 def _convert(source: Any, target: Any, name: str) -> None:

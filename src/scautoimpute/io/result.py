@@ -32,8 +32,8 @@ class StoredResult:
 
     Parameters
     ----------
-    root
-        The empty group to fill.
+    path, root
+        The empty file to fill, and its group.
     cells
         What to copy.
     key
@@ -42,9 +42,10 @@ class StoredResult:
         How to store the layer.
     """
 
-    def __init__(self, root: Any, cells: StoredCells, *, key: str, is_sparse: bool) -> None:
+    def __init__(self, path: Path, root: Any, cells: StoredCells, *, key: str, is_sparse: bool) -> None:
         self.root, self.cells, self.key, self.is_sparse = root, cells, key, is_sparse
-        copy_members(cells.root, root, but={"layers": {key}, "obsm": {_EMBEDDING}, "uns": {key}})
+        replaced = {"layers": {key}, "obsm": {_EMBEDDING}, "uns": {key}}
+        copy_members(cells.root, root, paths=(cells.path, path), but=replaced)
         for name in ("layers", "obsm", "uns"):
             if name not in root:
                 _mark(root.create_group(name), "dict", "0.1.0")
@@ -141,7 +142,7 @@ def stored_result(
     try:
         with opened(path, cells) if opened else _text(path) as target:
             if opened:
-                yield StoredResult(target, cells, key=key, is_sparse=is_sparse)
+                yield StoredResult(path, target, cells, key=key, is_sparse=is_sparse)
             else:
                 separator = "," if ".csv" in path.suffixes[-2:] else "\t"
                 yield TextResult(target, cells, separator=separator)
