@@ -1,4 +1,4 @@
-"""Read an AnnData from an open h5ad or zarr, its large arrays piece by piece, and tell a progress bar how far it is."""
+"""Read an AnnData from an open h5ad, its large arrays piece by piece, and tell a progress bar how far it is."""
 
 from typing import TYPE_CHECKING, Any, cast
 
@@ -56,11 +56,8 @@ def _array(item: Any, passed: "Bytes") -> Any:
     row_bytes = max(1, values.nbytes // max(1, len(values)))
     step = max(1, _PIECE // row_bytes // along) * along  # whole chunks, so that none is unpacked twice
     for start in range(0, len(values), step):
-        piece = slice(start, start + step)
-        if hasattr(item, "read_direct"):  # h5py's, without a copy in between
-            item.read_direct(values, np.s_[piece], np.s_[piece])
-        else:
-            values[piece] = item[piece]
+        piece = np.s_[start : start + step]
+        item.read_direct(values, piece, piece)
         passed.add(min(step, len(values) - start) * row_bytes)
     return values
 

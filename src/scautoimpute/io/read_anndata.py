@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any, cast
 
 from ..errors import MissingDependencyError
 from .checks import BadContentError
+from .counted import counted_bytes
 from .matrix import narrowed
 from .pieces import read_in_pieces
-from .store import open_zarr
+from .store import bytes_in_chunks, open_zarr
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -40,8 +41,13 @@ def read_zarr(path: Path) -> "AnnData":
     """Read a zarr store of anndata, format 2 or 3, a folder or one file (.zip)."""
     from anndata.io import read_zarr as parse
 
-    with quietly(), open_zarr(path) as group:
-        return read_in_pieces(group) if is_described(group) else cast("AnnData", parse(group))
+    # Its arrays are read whole: zarr reads many chunks at once, and is slower in pieces.
+    with (
+        quietly(),
+        counted_bytes(bytes_in_chunks(path), description="reading") as passed,
+        open_zarr(path, passed=passed) as group,
+    ):
+        return cast("AnnData", parse(group))
 
 
 def is_described(group: Any) -> bool:

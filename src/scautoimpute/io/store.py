@@ -3,21 +3,24 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .checks import BadContentError
 
-__all__ = ["open_zarr"]
+if TYPE_CHECKING:
+    from .counted import Bytes
+
+__all__ = ["bytes_in_chunks", "open_zarr"]
 
 _SIZE = slice(12, 16)  # where the header of a Blosc chunk holds its length
 
 
 @contextmanager
-def open_zarr(path: Path) -> Iterator[Any]:
+def open_zarr(path: Path, *, passed: "Bytes | None" = None) -> Iterator[Any]:
     """Give the root of a zarr folder, or of a zipped one, whose sparse matrices lack no chunk.
 
     Missing chunks read as zeros, and chunks cut short as whatever lies behind them in memory; both are refused, the
-    latter when they are read.
+    latter when they are read. What is read is counted in `passed`, as it is stored.
     """
     import zarr
     from zarr.storage import LocalStore, WrapperStore, ZipStore
@@ -30,6 +33,8 @@ def open_zarr(path: Path) -> Iterator[Any]:
                 if len(value) != expected:
                     msg = f"the chunk {key} has {len(value)} bytes instead of {expected}: copy the store again"
                     raise BadContentError(msg)
+            if passed is not None and value is not None:
+                passed.add(len(value))
             return value
 
     packed: set[str] = set()
@@ -43,6 +48,14 @@ def open_zarr(path: Path) -> Iterator[Any]:
         yield group
     finally:
         store.close()
+
+
+def bytes_in_chunks(path: Path) -> int:
+    """Return the bytes that all arrays of a store take on disk."""
+    if path.is_file():
+        return path.stat().st_size
+    chunks = (file for file in path.rglob("*") if not file.name.startswith(".") and file.name != "zarr.json")
+    return sum(file.stat().st_size for file in chunks if file.is_file())
 
 
 def _array_of(key: str) -> str:
