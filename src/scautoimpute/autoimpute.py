@@ -10,6 +10,7 @@ import numpy as np
 
 from ._alignment import align_genes
 from ._recipe import model_shares
+from ._seed import generator_of
 from .errors import NotFittedError
 from .io.matrix import CELLS_PER_BLOCK, as_observed, row_blocks
 from .model.settings import Settings
@@ -175,7 +176,7 @@ class AutoImpute:
             )
             raise ValueError(msg)
         device = _resolve_device(self.device)
-        seed, rng = self.random_state, _generator(self.random_state)
+        seed, rng = self.random_state, generator_of(self.random_state)
         with open_checkpoint(checkpoint, x=x, settings=self.settings, random_state=seed, device=device) as progress:
             outcome = fit_model(x, self.settings, rng, device, progress)
         self.model_: MaskedModel | PaperModel = outcome.model
@@ -322,15 +323,6 @@ class AutoImpute:
         estimator.history_ = pd.DataFrame(description["history"]["data"], columns=description["history"]["columns"])
         estimator.recipe_, estimator.random_state = description["recipe"], description["random_state"]
         return estimator
-
-
-def _generator(random_state: Any) -> np.random.Generator:
-    if isinstance(random_state, np.random.Generator):
-        return random_state
-    if isinstance(random_state, Integral) and int(random_state) >= 0:
-        return np.random.default_rng(int(random_state))
-    msg = f"random_state={random_state!r}: give an integer of at least 0, or a numpy Generator"
-    raise ValueError(msg)
 
 
 def _resolve_device(name: str) -> "torch.device":

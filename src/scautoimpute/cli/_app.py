@@ -77,8 +77,7 @@ def one_line_errors() -> Iterator[None]:
         warnings.simplefilter("ignore", FutureWarning)
         warnings.showwarning = _show_warning
         try:
-            with _quiet_destructors():
-                yield
+            yield
         except KeyboardInterrupt as stop:
             typer.echo(f"interrupted: {_way_on(stop) or 'no result was written'}", err=True)
             raise typer.Exit(143 if isinstance(stop, _TerminatedError) else 130) from stop
@@ -88,23 +87,6 @@ def one_line_errors() -> Iterator[None]:
             way_on = _way_on(error)
             typer.echo(f"error: {_in_words(error)}{'; ' + way_on[way_on.index(GO_ON) :] if way_on else ''}", err=True)
             raise typer.Exit(1) from error
-
-
-@contextmanager
-def _quiet_destructors() -> Iterator[None]:
-    """Without what HDF5 has to say of a full disk for each object that it then lets go of."""
-    hooks = sys.unraisablehook, sys.excepthook
-    if not _debug:
-        sys.unraisablehook = _ignore
-        sys.excepthook = _ignore
-    try:
-        yield
-    finally:
-        sys.unraisablehook, sys.excepthook = hooks
-
-
-def _ignore(*_: Any) -> None:
-    pass
 
 
 def _way_on(error: BaseException) -> str:

@@ -43,15 +43,15 @@ def counted_bytes(total: int, *, description: str) -> Iterator[Bytes]:
 
 
 @contextmanager
-def hdf5_file(path: Path, total: int) -> "Iterator[tuple[h5py.File, Callable[[], None]]]":
-    """Give a new HDF5 file of about `total` bytes, with a bar of what has been written, and a check to call in between.
+def hdf5_file(path: Path, written: Bytes | None = None) -> "Iterator[tuple[h5py.File, Callable[[], None]]]":
+    """Give a new HDF5 file, what is `written` to which is counted, and a check to call in between.
 
     A full disk is an ``OSError`` of the check, or at the end. HDF5 itself must not meet it: it could not close the file
     then, would keep what it has not written, and bring down the process later.
     """
     import h5py
 
-    with counted_bytes(total, description="writing") as written, _SteadyFile(path, written) as steady:
+    with _SteadyFile(path, written) as steady:
         try:
             with h5py.File(steady, "w") as file:
                 yield file, steady.check
@@ -65,7 +65,7 @@ class _SteadyFile(io.FileIO):
     Those are HDF5's own records, which it reads again; the large ones are data, which it does not.
     """
 
-    def __init__(self, path: Path, written: Bytes) -> None:
+    def __init__(self, path: Path, written: Bytes | None) -> None:
         super().__init__(path, "w+b")
         self._error: OSError | None = None
         self._kept: list[tuple[int, bytes]] = []
@@ -86,7 +86,8 @@ class _SteadyFile(io.FileIO):
                 self._error = error
         if 0 < len(left) <= _SMALL:
             self._kept.append((self.tell(), bytes(left)))
-        self._written.add(size)
+        if self._written is not None:
+            self._written.add(size)
         return size
 
     def readinto(self, buffer: Any) -> int:

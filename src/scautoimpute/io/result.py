@@ -3,7 +3,7 @@
 import gzip
 import io
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,6 +13,7 @@ from scipy import sparse
 
 from ._copying import copy_members, is_hdf5, new_array
 from .checks import one_line
+from .counted import hdf5_file
 from .stream import StoredCells, names_at
 
 if TYPE_CHECKING:
@@ -40,9 +41,14 @@ class StoredResult:
         Name of the new layer and of the record in `uns`; whatever had that name is left out.
     is_sparse
         How to store the layer.
+    check
+        Raises if something could not be written.
     """
 
-    def __init__(self, path: Path, root: Any, cells: StoredCells, *, key: str, is_sparse: bool) -> None:
+    def __init__(
+        self, path: Path, root: Any, cells: StoredCells, *, key: str, is_sparse: bool, check: Callable[[], None]
+    ) -> None:
+        self.check = check
         self.root, self.cells, self.key, self.is_sparse = root, cells, key, is_sparse
         replaced = {"layers": {key}, "obsm": {_EMBEDDING}, "uns": {key}}
         copy_members(cells.root, root, paths=(cells.path, path), but=replaced)
@@ -67,6 +73,7 @@ class StoredResult:
         else:
             self.layer[rows] = layer
         self.n_rows = rows.stop
+        self.check()
 
     def finish(self, size_factor: "NDArray[np.float64]", modelled: "NDArray[np.bool_]", record: dict[str, Any]) -> None:
         """Add what is known when all cells have been seen."""
@@ -140,37 +147,33 @@ def stored_result(
     """Open a new file at `path`, of the kind that its suffix tells; in errors it is called `name`."""
     opened = {".h5ad": _hdf5, ".zarr": _zarr}.get(path.suffix)
     try:
-        with opened(path, cells) if opened else _text(path) as target:
-            if opened:
-                yield StoredResult(path, target, cells, key=key, is_sparse=is_sparse)
-            else:
-                separator = "," if ".csv" in path.suffixes[-2:] else "\t"
-                yield TextResult(target, cells, separator=separator)
-    except (OSError, RuntimeError) as error:
-        # HDF5 reports a disk that fills up while closing as a RuntimeError
-        if isinstance(error, RuntimeError) and "errno" not in str(error):
-            raise
+        if opened is None:
+            separator = "," if ".csv" in path.suffixes[-2:] else "\t"
+            with _text(path) as handle:
+                yield TextResult(handle, cells, separator=separator)
+            return
+        with opened(path, cells) as (root, check):
+            yield StoredResult(path, root, cells, key=key, is_sparse=is_sparse, check=check)
+    except OSError as error:
         msg = f"cannot write {name}: {one_line(error)}; no file was left behind"
         raise OSError(msg) from error
 
 
 @contextmanager
-def _hdf5(path: Path, cells: StoredCells) -> Iterator[Any]:  # noqa: ARG001 (as of _zarr)
-    import h5py
-
-    with h5py.File(path, "w") as root:
-        yield root
+def _hdf5(path: Path, cells: StoredCells) -> Iterator[tuple[Any, Callable[[], None]]]:  # noqa: ARG001 (as of _zarr)
+    with hdf5_file(path) as (root, check):
+        yield root, check
 
 
 @contextmanager
-def _zarr(path: Path, cells: StoredCells) -> Iterator[Any]:
+def _zarr(path: Path, cells: StoredCells) -> Iterator[tuple[Any, Callable[[], None]]]:
     import zarr
 
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Writing zarr v2 data|zarr v3 autosharding")
         warnings.filterwarnings("ignore", message="Consolidated metadata")
         root = _new_store(path, cells)
-        yield root
+        yield root, lambda: None  # what goes wrong is raised where it does
         zarr.consolidate_metadata(root.store)
 
 

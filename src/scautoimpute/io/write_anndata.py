@@ -35,7 +35,10 @@ def write_h5ad(adata: "AnnData", path: Path) -> None:
     whole = _writable(adata)
 
     def store() -> None:
-        with hdf5_file(path, _expected_bytes(whole)) as (file, check):
+        with (
+            counted_bytes(_expected_bytes(whole), description="writing") as written,
+            hdf5_file(path, written) as (file, check),
+        ):
             file.attrs["encoding-type"], file.attrs["encoding-version"] = "anndata", "0.1.0"
             for slot in _SLOTS:
                 value = getattr(whole, slot)
@@ -113,7 +116,10 @@ def _report_left_out(adata: "AnnData") -> None:
 def _write_loom(adata: "AnnData", path: Path) -> None:
     matrices = {"matrix": adata.X, **{f"layers/{name}": layer for name, layer in adata.layers.items()}}
     n_bytes = sum(int(np.prod(matrix.shape)) * matrix.dtype.itemsize for matrix in matrices.values())
-    with hdf5_file(path, n_bytes // _LOOM_SHRINKS) as (file, check):
+    with (
+        counted_bytes(n_bytes // _LOOM_SHRINKS, description="writing") as written,
+        hdf5_file(path, written) as (file, check),
+    ):
         file["attrs/LOOM_SPEC_VERSION"] = "3.0.0"
         for name in ("layers", "row_graphs", "col_graphs"):
             file.create_group(name)

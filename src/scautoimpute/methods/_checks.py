@@ -1,10 +1,7 @@
 """What is asked of a method: refused before any work is done where it cannot be had."""
 
 from collections.abc import Mapping
-from numbers import Integral
 from typing import TYPE_CHECKING, Any, Literal, get_args
-
-import numpy as np
 
 from ..scales import check_scale
 from ._record import Method
@@ -63,16 +60,6 @@ def check_request(record: Method, values: str, n_top_genes: "TopGenes", key_adde
     if values == "logs" and n_top_genes not in {None, "all"}:
         msg = f"n_top_genes={n_top_genes!r} was given with values='logs': choose the genes of the logs beforehand"
         raise ValueError(msg)
-
-
-def checked_generator(random_state: Any) -> np.random.Generator:
-    """Return the Generator that a seed or Generator stands for."""
-    if isinstance(random_state, np.random.Generator):
-        return random_state
-    if isinstance(random_state, Integral) and int(random_state) >= 0:
-        return np.random.default_rng(int(random_state))
-    msg = f"random_state={random_state!r}: give an integer of at least 0, or a numpy Generator"
-    raise ValueError(msg)
 
 
 def refuse_few_cells(record: Method, n_cells: int) -> None:

@@ -12,12 +12,12 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from .. import __version__
+from .._seed import generator_of
 from ..io.matrix import as_observed, counts_matrix
 from ..scales import check_scale
 from ._checks import (
     Values,
     check_request,
-    checked_generator,
     checked_keeping,
     checked_options,
     checked_scale,
@@ -120,7 +120,7 @@ def impute(
     scale_used = checked_scale(values, scale)
     kept = checked_keeping(record, keep_observed)
     check_request(record, values, n_top_genes, key_added, layer)
-    rng = checked_generator(random_state)
+    rng = generator_of(random_state)
     if record.load is not None:
         record.load()
     started = time.perf_counter()
