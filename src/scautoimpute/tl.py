@@ -167,9 +167,9 @@ def _process_and_fit(
     """Processed matrix for `estimator`, which is trained on it unless it was trained before."""
     if estimator.is_fitted:
         return processed_as(adata, recipe_of(estimator), layer=layer)
+    processed = processed_matrix(adata, layer=layer, n_top_genes=n_top_genes, flavor=flavor)
     if adata.n_obs < FEW_CELLS:
         warnings.warn(f"{adata.n_obs} cells are few for learning structure: judge by the held-out scores", stacklevel=3)
-    processed = processed_matrix(adata, layer=layer, n_top_genes=n_top_genes, flavor=flavor)
     estimator.fit(processed.log2, checkpoint=checkpoint)
     estimator.genes_ = [str(gene) for gene in adata.var_names[processed.genes]]
     estimator.recipe_ = processed.recipe(adata.var_names)
