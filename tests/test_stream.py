@@ -335,14 +335,44 @@ def test_a_file_cut_short_is_refused(counts, model, tmp_path, where):
 def test_a_chunk_that_does_not_unpack_is_refused(counts, model, tmp_path):
     path = tmp_path / "in.h5ad"
     counts.write_h5ad(path, compression="gzip")
-    with h5py.File(path) as file:
-        chunk = file["X/data"].id.get_chunk_info(file["X/data"].id.get_num_chunks() - 1)
-    damaged = bytearray(path.read_bytes())
-    damaged[chunk.byte_offset : chunk.byte_offset + chunk.size] = bytes(chunk.size)
-    path.write_bytes(damaged)
+    damaged_hdf5(path, "X/data")
     with pytest.raises(ValueError, match="cannot be read, it is damaged"):
         impute_file(path, output=tmp_path / "out.h5ad", model=model)
     assert [p.name for p in tmp_path.iterdir()] == ["in.h5ad"]
+
+
+def damaged_hdf5(path, name):
+    """Zeros in place of the last chunk of an array."""
+    with h5py.File(path) as file:
+        chunk = file[name].id.get_chunk_info(file[name].id.get_num_chunks() - 1)
+    content = bytearray(path.read_bytes())
+    content[chunk.byte_offset : chunk.byte_offset + chunk.size] = bytes(chunk.size)
+    path.write_bytes(content)
+
+
+def damaged_zarr(path, name):
+    """A chunk cut short."""
+    chunk = max(path.joinpath(name).glob("[0-9]*"))
+    chunk.write_bytes(chunk.read_bytes()[:-20])
+
+
+@pytest.mark.filterwarnings(f"ignore:{EMPTY}")
+@pytest.mark.parametrize("name", ["obsm/X_pca", "layers/copy/data", "obs/score", "uns/deep/list"])
+@pytest.mark.parametrize(("suffix", "other"), [(".h5ad", ".zarr"), (".zarr", ".h5ad")])
+def test_damage_in_what_is_only_copied_is_refused_as_by_read(counts, model, tmp_path, name, suffix, other):
+    path = tmp_path / f"in{suffix}"
+    if suffix == ".h5ad":
+        counts.write_h5ad(path, compression="gzip")
+        damaged_hdf5(path, name)
+    else:
+        damaged_zarr(store(counts, path), name)
+    with pytest.raises(ValueError, match=suffix) as expected:
+        sai.read(path)
+    for output in (suffix, other):
+        with pytest.raises(ValueError, match=suffix) as raised:
+            impute_file(path, output=tmp_path / f"out{output}", model=model)
+        assert str(raised.value).split(" (")[0] == str(expected.value).split(" (")[0]
+    assert [p.name for p in tmp_path.iterdir()] == [path.name]
 
 
 # -------------------------------------------------------------------------------------------------------- other files
