@@ -395,17 +395,27 @@ def test_files_that_are_not_stored_by_rows_are_read_as_a_whole(counts, model, tm
 
 
 @pytest.mark.parametrize("suffix", [".h5ad", ".zarr"])
-def test_repeated_gene_names_are_made_unique_as_in_reading(counts, model, tmp_path, suffix):
+@pytest.mark.parametrize("axis", ["cell", "gene"])
+def test_repeated_names_are_made_unique_as_in_reading(counts, model, tmp_path, suffix, axis):
     repeated = AnnData(counts.X, obs=counts.obs, var=counts.var)
-    repeated.var_names = ["twice" if name in {"gene_1", "gene_2"} else name for name in counts.var_names]
+    frame = repeated.obs if axis == "cell" else repeated.var
+    frame.index = ["twice" if number in {0, len(frame) - 1} else name for number, name in enumerate(frame.index)]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         path = store(repeated, tmp_path / f"in{suffix}")
-    texts = [text for text, _ in said(impute_file, path, output=tmp_path / f"out{suffix}", model=model)]
-    assert "1 repeated gene names were made unique with -1, -2, ..." in texts
+    streamed = said(impute_file, path, output=tmp_path / f"out{suffix}", model=model)
+    of_names = [(text, where) for text, where in streamed if "repeated" in text]
+    assert of_names == [(f"1 repeated {axis} names were made unique with -1, -2, ...", __file__)]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        expected = in_memory(path, model, suffix=suffix)
+        impute_file(path, output=tmp_path / "out.csv", model=model)
+        sai.write(expected, tmp_path / "memory.csv", layer="imputed")
     result = sai.read(tmp_path / f"out{suffix}")
-    assert list(result.var_names[:2]) == ["twice", "twice-1"]
-    assert list(result.uns["imputed"]["genes"]) == [gene for gene in model.genes_ if gene in result.var_names]
+    names = result.obs_names if axis == "cell" else result.var_names
+    assert list(names[[0, -1]]) == ["twice", "twice-1"]
+    equal_objects(result, expected)
+    assert (tmp_path / "out.csv").read_bytes() == (tmp_path / "memory.csv").read_bytes()
 
 
 def test_an_interruption_leaves_nothing(counts, model, tmp_path):

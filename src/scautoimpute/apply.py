@@ -89,7 +89,7 @@ def impute_file(
     Warns
     -----
     UserWarning
-        If genes of the model are missing, cells have no reads, or gene names repeat.
+        If genes of the model are missing, cells have no reads, or names of cells or genes repeat.
 
     Examples
     --------
@@ -116,7 +116,7 @@ def impute_file(
         write(adata, output, layer=key_added, overwrite=overwrite)
         record: dict[str, Any] = adata.uns[key_added]
         return record
-    with open_cells(source) as cells:
+    with open_cells(source, stacklevel=2) as cells:
         refuse_transposed(cast("AnnData", cells))
         run = _Run(cells, layer, estimator, FittedRecipe.to(cells.var_names, recipe, stacklevel=3), options)
         with (

@@ -14,7 +14,7 @@ from scipy import sparse
 from ._copying import copy_members, is_hdf5, new_array
 from .checks import one_line
 from .counted import hdf5_file
-from .stream import StoredCells, names_at
+from .stream import StoredCells
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -55,8 +55,9 @@ class StoredResult:
         for name in ("layers", "obsm", "uns"):
             if name not in root:
                 _mark(root.create_group(name), "dict", "0.1.0")
-        if cells.n_repeats:
-            _replace(root["var"], root["var"].attrs["_index"], cells.var_names.to_numpy())
+        for frame in cells.renamed:
+            names = cells.var_names if frame == "var" else cells.cell_names(slice(None))
+            _replace(root[frame], root[frame].attrs["_index"], names.to_numpy())
         self.layer = self._new_layer(root["layers"])
         self.n_rows, self.n_entries = 0, 0
         self.embedding: Any = None
@@ -130,7 +131,7 @@ class TextResult:
         import pandas as pd
 
         rows = slice(self.n_rows, self.n_rows + embedding.shape[0])
-        names = names_at(self.cells.root["obs"], rows)
+        names = self.cells.cell_names(rows)
         values = layer.toarray() if sparse.issparse(layer) else layer
         block = pd.DataFrame(values, names, self.cells.var_names)
         block.to_csv(self.handle, sep=self.separator, header=rows.start == 0, index_label="")

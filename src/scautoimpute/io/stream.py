@@ -6,8 +6,11 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
+from .checks import NAMES_LOOKED_AT
 from .matrix import block_csr, counts_matrix, row_blocks, rows_per_block
-from .read import format_of, parsing
+from .read import format_of, parsing, unique_names
 from .read_anndata import is_described
 from .store import open_zarr
 
@@ -16,7 +19,6 @@ if TYPE_CHECKING:
 
 __all__ = ["StoredCells", "is_stored_by_rows", "names_at", "open_cells"]
 
-_NAMES_LOOKED_AT = 100_000
 _SPARSE = {"csr_matrix": "csr", "csc_matrix": "csc"}
 
 
@@ -46,7 +48,9 @@ class StoredCells:
         self.raw = _StoredRaw(_SomeGenes(opened(root["raw"]["X"])), root["raw"]["var"]) if has_raw else None
         self.uns = root["uns"] if "uns" in root else {}  # noqa: SIM401 (groups of zarr have no get with a default)
         self.n_obs, self.n_vars = (int(_index(root[frame]).shape[0]) for frame in ("obs", "var"))
-        self.var_names, self.n_repeats = _unique(names_at(root["var"], slice(None)))
+        self.var_names = names_at(root["var"], slice(None))
+        self._cell_names: pd.Index[str] | None = None
+        self.renamed: set[str] = set()
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -56,7 +60,30 @@ class StoredCells:
     @property
     def obs_names(self) -> "pd.Index[str]":
         """Names of cells, of evenly spaced ones if they are many."""
-        return names_at(self.root["obs"], slice(None, None, -(-self.n_obs // _NAMES_LOOKED_AT) or 1))
+        return self.cell_names(slice(None, None, -(-self.n_obs // NAMES_LOOKED_AT) or 1))
+
+    def cell_names(self, rows: slice) -> "pd.Index[str]":
+        """Return the names of some cells."""
+        return names_at(self.root["obs"], rows) if self._cell_names is None else self._cell_names[rows]
+
+    def make_names_unique(self, *, stacklevel: int) -> None:
+        """Make repeated names unique, as `read` does; those of cells are held only if some repeat."""
+        unique = unique_names(self.var_names, kind="gene", stacklevel=stacklevel + 1)
+        if unique is not self.var_names:
+            self.var_names = unique
+            self.renamed.add("var")
+        if self._has_equal_cell_names():
+            names = names_at(self.root["obs"], slice(None))
+            self._cell_names = unique_names(names, kind="cell", stacklevel=stacklevel + 1)
+            self.renamed.add("obs")
+
+    def _has_equal_cell_names(self) -> bool:
+        """Tell by 8 bytes of each name; that two others share them is all but impossible, and harmless."""
+        from pandas.util import hash_array
+
+        blocks = row_blocks(_index(self.root["obs"]), NAMES_LOOKED_AT)
+        hashes = [hash_array(names_at(self.root["obs"], rows).to_numpy(), categorize=False) for rows in blocks]
+        return bool(np.unique(np.concatenate(hashes)).size < self.n_obs)
 
     def rows(self, layer: str | None, size: int) -> Iterator[Any]:
         """Yield the counts as canonical ``csr_array``s of `size` cells, fewer in the last."""
@@ -96,13 +123,15 @@ class _SomeGenes:
 
 
 @contextmanager
-def open_cells(path: Path) -> Iterator[StoredCells]:
-    """Open a file that `is_stored_by_rows` is true of; damage is told in one line."""
+def open_cells(path: Path, *, stacklevel: int = 1) -> Iterator[StoredCells]:
+    """Open a file that `is_stored_by_rows` is true of; damage is told in one line.
+
+    Repeated names are made unique, with a warning; `stacklevel` counts from where the block is entered.
+    """
     with ExitStack() as opened:
         with parsing(path):
             cells = StoredCells(path, opened.enter_context(_root(path)))
-        if cells.n_repeats:
-            warnings.warn(f"{cells.n_repeats} repeated gene names were made unique with -1, -2, ...", stacklevel=4)
+            cells.make_names_unique(stacklevel=stacklevel + 3)
         yield cells
 
 
@@ -146,17 +175,6 @@ def _holds_rows(root: Any) -> bool:
 
 def _index(frame: Any) -> Any:
     return frame[frame.attrs["_index"]]
-
-
-def _unique(names: "pd.Index[str]") -> tuple["pd.Index[str]", int]:
-    from anndata.utils import make_index_unique
-
-    n_repeats = int(names.duplicated().sum())
-    if not n_repeats:
-        return names, 0
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)
-        return make_index_unique(names), n_repeats
 
 
 def _row_wise(matrix: Any, path: Path) -> Any:
