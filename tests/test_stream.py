@@ -1,10 +1,12 @@
 """A trained model applied to files a block of cells at a time: the result of memory, and nothing else touched."""
 
 import itertools
+import json
 import os
 import subprocess
 import sys
 import tempfile
+import tracemalloc
 import warnings
 from pathlib import Path
 
@@ -17,9 +19,11 @@ import zarr
 from anndata import AnnData
 from anndata.io import sparse_dataset, write_elem
 from scipy import sparse
+from typer.testing import CliRunner
 
 import scautoimpute as sai
 from scautoimpute import AutoImpute, impute_file
+from scautoimpute.cli import app
 from scautoimpute.io.stream import is_stored_by_rows, open_cells
 
 N_CELLS, N_GENES, N_TOP = 2100, 60, 24  # a block of 2,048 and a rest
@@ -199,6 +203,19 @@ def test_counts_by_genes_are_read_at_once_and_said_to_be(counts, model, tmp_path
     with pytest.warns(UserWarning, match=EMPTY):
         expected = in_memory(path, model, layer="by_gene")
     equal_objects(sai.read(tmp_path / "out.h5ad"), expected)
+
+
+def test_counts_by_genes_are_read_once_where_they_have_fractions(counts, model, tmp_path):
+    """Which makes them be looked through for what no log has, before they are imputed."""
+    adata = AnnData(counts.layers["by_gene"].copy(), obs=counts.obs[["score"]], var=counts.var)
+    adata.X.data[::2] += 0.5
+    adata.X.data[-1] = 40
+    path = store(adata, tmp_path / "in.h5ad")
+    warned = said(impute_file, path, output=tmp_path / "out.h5ad", model=model)
+    assert ["stored by genes" in text for text, _ in warned] == [False, True]
+    assert {where for _, where in warned} == {__file__}
+    with pytest.warns(UserWarning, match=EMPTY):
+        equal_objects(sai.read(tmp_path / "out.h5ad"), in_memory(path, model))
 
 
 @pytest.mark.filterwarnings(f"ignore:{EMPTY}")
@@ -454,6 +471,71 @@ def test_zarr_metadata_is_consolidated_and_its_format_kept(counts, model, tmp_pa
         group = zarr.open_group(output, mode="r")
         assert group.metadata.zarr_format == zarr_format
         assert "imputed" in group.metadata.consolidated_metadata.metadata["layers"].consolidated_metadata.metadata
+
+
+# ------------------------------------------------------------------------------------------------------ command line
+
+
+def command(source, *options, output, model):
+    """Run `scautoimpute impute --from-model` in this process; returns the summary."""
+    model.save(output.parent / "model")
+    arguments = ["impute", str(source), "-o", str(output), "--from-model", str(output.parent / "model"), "--json"]
+    done = CliRunner().invoke(app, [*arguments, *options], catch_exceptions=False)
+    assert done.exit_code == 0, done.output
+    return json.loads(done.stdout.splitlines()[-1]), done.stderr
+
+
+@pytest.mark.filterwarnings("always::UserWarning")
+@pytest.mark.parametrize("name", ["in.tsv", "in.h5ad"])
+def test_a_file_that_does_not_stream_is_read_once_and_turned_first(counts, model, tmp_path, name):
+    some = counts[:300, [*range(N_GENES), 3]].to_df().iloc[10:].astype(int)
+    turned = some.T.set_axis(["twice", *some.columns[1:-1], "twice"])
+    if name == "in.tsv":
+        turned.to_csv(tmp_path / name, sep="\t")
+    else:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            logs = AnnData(np.log1p(turned.to_numpy()), obs=turned[[]], layers={"counts": turned.to_numpy()})
+            logs.var_names = list(some.index)
+            logs.write_h5ad(tmp_path / name)
+    summary, stderr = command(tmp_path / name, "--transpose", output=tmp_path / "out.h5ad", model=model)
+    of_names = [line for line in stderr.splitlines() if "repeated" in line]
+    assert of_names == ["warning: 1 repeated gene names were made unique with -1, -2, ..."]
+    assert summary["counts"].startswith("layer counts holds" if name == "in.h5ad" else "X holds whole numbers")
+    assert (summary["cells"], summary["genes"]) == (290, N_GENES + 1)
+
+
+@pytest.mark.filterwarnings("always::UserWarning")
+def test_where_counts_are_is_found_without_reading_obs(counts, model, tmp_path):
+    n_cells, n_columns = 20_000, 200
+    obs = pd.DataFrame(np.zeros((n_cells, n_columns)), columns=[f"c{i}" for i in range(n_columns)])
+    obs.index = obs.index.astype(str)
+    x = sparse.vstack([counts.X[10:20]] * (n_cells // 10), format="csr")
+    adata = AnnData(x.astype(np.float32), obs=obs, var=counts.var)
+    adata.X.data += 0.5
+    adata.layers["counts"] = x
+    path = store(adata, tmp_path / "in.h5ad")
+    command(store(counts[:300].copy(), tmp_path / "few.h5ad"), output=tmp_path / "out.h5ad", model=model)
+    del adata
+    tracemalloc.start()
+    try:
+        summary, _ = command(path, "--overwrite", output=tmp_path / "out.h5ad", model=model)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert summary["counts"].startswith("layer counts holds whole numbers")
+    assert peak < 0.8 * obs.memory_usage().sum()
+
+
+def test_damage_met_while_counts_are_looked_for_names_the_file(counts, model, tmp_path):
+    path = tmp_path / "in.h5ad"
+    counts.write_h5ad(path, compression="gzip")
+    damaged_hdf5(path, "X/data")
+    model.save(tmp_path / "model")
+    arguments = ["impute", str(path), "-o", str(tmp_path / "out.h5ad"), "--from-model", str(tmp_path / "model")]
+    done = CliRunner().invoke(app, arguments)
+    assert done.exit_code == 1
+    assert "in.h5ad cannot be read, it is damaged" in done.stderr
 
 
 # ------------------------------------------------------------------------------------------------------------ memory

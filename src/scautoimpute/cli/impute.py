@@ -2,7 +2,7 @@
 
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from anndata import AnnData
 
     from ..autoimpute import AutoImpute
+    from ..io.stream import StoredCells
 
 __all__ = ["impute"]
 
@@ -106,9 +107,8 @@ def impute(
             check_writable(model, overwrite=overwrite or progress.model_is_ours, any_suffix=True)
         estimator = None if method else _estimator(from_model, device=device, seed=seed, training=training)
         if from_model is not None and estimator is not None:
-            layer, assumed = _counts_on_disk(source, layer)
-            applied = {"layer": layer, "scale": scale, "keep_observed": not smooth, "key_added": key_added}
-            record = _apply(estimator, source, output=output, transpose=transpose, overwrite=overwrite, **applied)
+            applied = {"scale": scale, "keep_observed": not smooth, "key_added": key_added, "overwrite": overwrite}
+            record, assumed = _apply(estimator, source, output=output, layer=layer, transpose=transpose, **applied)
             report(summarise(record, key_added, source, output, started, assumed=assumed), as_json=as_json)
             return
         adata = read(source, transpose=transpose)
@@ -143,20 +143,13 @@ def _without_autoimpute(method: str | None, preset: str | None) -> tuple[str | N
     return (None if method == "autoimpute" else method), preset
 
 
-def _counts_on_disk(source: Path, layer: str | None) -> tuple[str | None, str]:
-    from ..io.lazy import opened
-
-    with opened(source) as adata:
-        return _where_counts_are(adata, layer)
-
-
-def _where_counts_are(adata: "AnnData", layer: str | None) -> tuple[str | None, str]:
+def _where_counts_are(adata: "AnnData | StoredCells", layer: str | None) -> tuple[str | None, str]:
     """Return the layer to take, and why; X where none can be taken, so that the imputation says what is wrong."""
     from ..io import find_counts
 
     if layer is not None:
         return layer, f"layer {layer}, as asked"
-    found = find_counts(adata)
+    found = find_counts(cast("AnnData", adata))
     return (found.layer if found.is_usable else None), found.reason
 
 
@@ -166,10 +159,18 @@ def _genes(asked: dict[str, str | None], method: str | None) -> dict[str, Any]:
     return {"n_top_genes": "all" if number == "all" else int(number), "flavor": asked["flavor"] or "dispersion"}
 
 
-def _apply(estimator: "AutoImpute", source: Path, **options: Any) -> dict[str, Any]:
-    from ..apply import impute_file
+def _apply(
+    estimator: "AutoImpute", source: Path, *, output: Path, layer: str | None, transpose: bool, **options: Any
+) -> tuple[dict[str, Any], str]:
+    """Return the record, and why the counts are where."""
+    from ..apply import cells_of, impute_cells
+    from ..io.read import parsing
 
-    return impute_file(source, model=estimator, **options)
+    with cells_of(source, output=output, transpose=transpose) as cells:
+        with parsing(source):
+            layer, assumed = _where_counts_are(cells, layer)
+        check_layers(layer, options["key_added"])
+        return impute_cells(cells, output=output, model=estimator, layer=layer, **options), assumed
 
 
 def _run(adata: "AnnData", estimator: "AutoImpute", **options: Any) -> None:

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .checks import NAMES_LOOKED_AT
-from .matrix import block_csr, counts_matrix, row_blocks, rows_per_block
+from .lazy import holds_raw, stored_matrix
+from .matrix import RAW, block_csr, counts_matrix, raw_positions, row_blocks, rows_per_block
 from .read import format_of, parsing, unique_names
 from .read_anndata import is_described
 from .store import open_zarr
@@ -18,8 +19,6 @@ if TYPE_CHECKING:
     import pandas as pd
 
 __all__ = ["StoredCells", "is_stored_by_rows", "names_at", "open_cells"]
-
-_SPARSE = {"csr_matrix": "csr", "csc_matrix": "csc"}
 
 
 class StoredCells:
@@ -36,21 +35,16 @@ class StoredCells:
     """
 
     def __init__(self, path: Path, root: Any) -> None:
-        from anndata.io import sparse_dataset
-
-        def opened(item: Any) -> Any:
-            return sparse_dataset(item) if item.attrs.get("encoding-type") in _SPARSE else item
-
         self.path, self.root = path, root
-        self.X = opened(root["X"]) if "X" in root else None
-        self.layers = {name: opened(root["layers"][name]) for name in root["layers"]} if "layers" in root else {}
-        has_raw = "raw" in root and not hasattr(root["raw"], "shape")  # an array stands for None
-        self.raw = _StoredRaw(_SomeGenes(opened(root["raw"]["X"])), root["raw"]["var"]) if has_raw else None
+        self.X = stored_matrix(root["X"]) if "X" in root else None
+        self.layers = {name: stored_matrix(root["layers"][name]) for name in root["layers"]} if "layers" in root else {}
+        self.raw = _StoredRaw(root["raw"]) if holds_raw(root) else None
         self.uns = root["uns"] if "uns" in root else {}  # noqa: SIM401 (groups of zarr have no get with a default)
         self.n_obs, self.n_vars = (int(_index(root[frame]).shape[0]) for frame in ("obs", "var"))
         self.var_names = names_at(root["var"], slice(None))
         self._cell_names: pd.Index[str] | None = None
         self.renamed: set[str] = set()
+        self._by_rows: dict[str | None, Any] = {}
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -85,41 +79,46 @@ class StoredCells:
         hashes = [hash_array(names_at(self.root["obs"], rows).to_numpy(), categorize=False) for rows in blocks]
         return bool(np.unique(np.concatenate(hashes)).size < self.n_obs)
 
+    def by_rows(self, layer: str | None) -> Any:
+        """Return the counts as a matrix that rows can be taken of; one stored by columns is read, once, as a whole."""
+        if layer not in self._by_rows:
+            self._by_rows[layer] = _row_wise(self._matrix(layer), self.path)
+        return self._by_rows[layer]
+
     def rows(self, layer: str | None, size: int) -> Iterator[Any]:
         """Yield the counts as canonical ``csr_array``s of `size` cells, fewer in the last."""
-        matrix = _row_wise(counts_matrix(self, layer), self.path)
+        matrix = self.by_rows(layer)
         for rows in row_blocks(matrix, size):
             block = _block(matrix, rows, self.path)
             block.sum_duplicates()
             block.eliminate_zeros()
             yield block
 
+    def _matrix(self, layer: str | None) -> Any:
+        if layer != RAW or layer in self.layers or self.raw is None:
+            return counts_matrix(self, layer)
+        positions = raw_positions(self)
+        return self.raw.X if positions is None else _SomeGenes(self.raw.X, positions)
+
 
 class _StoredRaw:
-    """What `counts_matrix` asks of ``adata.raw``."""
+    """What is asked of ``adata.raw``."""
 
-    def __init__(self, matrix: "_SomeGenes", var: Any) -> None:
-        self.X, self.var_names = matrix, names_at(var, slice(None))
+    def __init__(self, group: Any) -> None:
+        self.X, self.var_names = stored_matrix(group["X"]), names_at(group["var"], slice(None))
 
 
 class _SomeGenes:
-    """A stored matrix of which some columns were chosen, which are taken when rows are read."""
+    """Some columns of a stored matrix, which are taken when rows are read."""
 
-    def __init__(self, matrix: Any, positions: Any = slice(None)) -> None:
+    def __init__(self, matrix: Any, positions: Any) -> None:
         self.matrix, self.positions = matrix, positions
-        self.n_rows, self.dtype = matrix.shape[0], matrix.dtype
+        self.shape = matrix.shape[0], len(positions)
         if hasattr(matrix, "to_memory"):
             self.format, self.to_memory = matrix.format, lambda: block_csr(matrix.to_memory())[:, positions]
 
-    @property
-    def shape(self) -> tuple[int, int]:
-        n_genes = self.matrix.shape[1] if isinstance(self.positions, slice) else len(self.positions)
-        return self.n_rows, n_genes
-
-    def __getitem__(self, key: Any) -> Any:
-        if isinstance(key, tuple):
-            return _SomeGenes(self.matrix, key[1])
-        return self.matrix[key][:, self.positions]
+    def __getitem__(self, rows: slice) -> Any:
+        return self.matrix[rows][:, self.positions]
 
 
 @contextmanager
