@@ -82,6 +82,8 @@ def files(tmp_path_factory, counts):
     layered.layers["raw"] = counts.X.copy()
     layered.layers["negative"] = -counts.X.toarray()
     layered.write_h5ad(folder / "layered.h5ad")
+    layers = {"spliced": counts.X, "unspliced": counts.X}
+    anndata.AnnData(layered.X, obs=counts.obs, var=counts.var, layers=layers).write_h5ad(folder / "velocity.h5ad")
     anndata.AnnData(layered.X, obs=counts.obs, var=counts.var).write_h5ad(folder / "logged.h5ad")
     turned = counts.T.copy()
     turned.obs_names = [f"ENSG{number:011d}" for number in range(turned.n_obs)]
@@ -330,6 +332,18 @@ REFUSED = {
     "output folder missing": (["{files}/cells.h5ad", "-o", "nowhere/out.h5ad"], "does not exist; create it"),
     "output in a file": (["{files}/cells.h5ad", "-o", "{files}/cells.csv/out.h5ad"], "is a file, not a folder"),
     "model folder missing": (["{files}/cells.h5ad", "--model", "nowhere/m"], "does not exist; create it"),
+    "model is the input": (
+        ["{files}/cells.h5ad", "--model", "{files}/cells.h5ad"],
+        "--model and the input are the same",
+    ),
+    "model to apply is the output": (
+        ["{files}/cells.h5ad", "--from-model", "out.h5ad"],
+        "--from-model and --output are",
+    ),
+    "several layers": (
+        ["{files}/velocity.h5ad"],
+        "'spliced', 'unspliced' all hold whole numbers, and X does not",
+    ),
     "model is the output": (["{files}/cells.h5ad", "--model", "out.h5ad"], "--model and --output are the same file"),
     "layer": (["{files}/layered.h5ad", "--layer", "x"], "no layer 'x'; its layers are"),
     "layer to be replaced": (["{files}/layered.h5ad", "--layer", "raw", "--key-added", "raw"], "--key-added 'raw' is"),

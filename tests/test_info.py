@@ -70,7 +70,9 @@ def test_values_that_the_object_calls_logs_are_logs():
     [
         ({"b": WHOLE, "counts": WHOLE}, WHOLE, "counts"),
         ({"b": WHOLE, "raw_umi": WHOLE}, WHOLE, "raw_umi"),
-        ({"b": WHOLE, "z": LOGS}, WHOLE, "b"),
+        ({"b": WHOLE, "z": LOGS}, WHOLE, "raw"),
+        ({"b": WHOLE, "z": LOGS}, LOGS, "b"),
+        ({"is_raw_outlier": WHOLE > 0}, WHOLE, "raw"),
         ({"mask": (WHOLE > 0).astype(int)}, WHOLE, "raw"),
         ({"a": SCALED}, WHOLE, "raw"),
         ({"tpm": TPM}, LOGS, "tpm"),
@@ -84,6 +86,13 @@ def test_where_the_counts_are_when_x_holds_none(logged, layers, raw, expected):
     found = find_counts(logged)
     assert (found.layer, found.is_usable) == (expected, True)
     assert "X: what looks like logs" in found.reason
+
+
+def test_several_layers_of_whole_numbers_are_for_a_person_to_tell_apart(logged):
+    logged.layers.update({"spliced": WHOLE, "ambiguous": WHOLE, "unspliced": WHOLE})
+    found = find_counts(logged)
+    assert (found.layer, found.kind, found.is_usable) == (None, "several", False)
+    assert "'ambiguous', 'spliced', 'unspliced' all hold whole numbers" in found.reason
 
 
 def test_whole_numbers_in_x_come_before_all_else():

@@ -356,7 +356,7 @@ def test_the_command_prints_what_the_function_returns(folder, paper, monkeypatch
     written = pd.read_csv(folder / "table.csv").drop(columns="seconds")
     pd.testing.assert_frame_equal(written, without_seconds(paper), check_dtype=False)
     lines = done.stdout.splitlines()
-    assert len(lines) == 1 + 5 + 6
+    assert len(lines) == 1 + 5 + 7
     assert lines[1].endswith("best")
     assert paper.verdict in done.stdout
     command = next(line for line in lines if line.startswith("to use them")).split(maxsplit=3)[3]

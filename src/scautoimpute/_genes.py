@@ -32,7 +32,8 @@ def genes_passing(x: Any, *, min_counts: float, min_cells: int, reference: bool)
         )
         msg = (
             f"no gene of {x.shape[1]} has {asked} cells (largest count {x.data.max(initial=0):g}; at best "
-            f"{n_cells.max(initial=0)} of {x.shape[0]} cells have enough reads); lower min_counts or min_cells"
+            f"{n_cells.max(initial=0)} of {x.shape[0]} cells have enough reads): give more or deeper cells, or lower "
+            "min_counts or min_cells in scautoimpute.pp"
         )
         raise ValueError(msg)
     return passing.astype(np.int64)

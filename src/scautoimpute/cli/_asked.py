@@ -2,9 +2,12 @@
 
 import json
 from pathlib import Path
-from typing import Any, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
-__all__ = ["check_layers", "check_method", "check_model_options", "check_options", "method_options"]
+if TYPE_CHECKING:
+    from anndata import AnnData
+
+__all__ = ["check_layers", "check_method", "check_model_options", "check_options", "method_options", "where_counts_are"]
 
 
 def check_options(n_top_genes: str | None, flavor: str | None, scale: str, seed: int) -> None:
@@ -32,12 +35,17 @@ def check_layers(layer: str | None, key_added: str) -> None:
         raise ValueError(msg)
 
 
-def check_model_options(model: Path | None, from_model: Path | None, output: Path, **others: Any) -> None:
-    if model is not None and model.resolve() == output.resolve():
-        msg = f"--model and --output are the same file, {output}: give two names"
-        raise ValueError(msg)
-    others = {"model": model} | others
-    unused = ", ".join(f"--{name.replace('_', '-')}" for name, value in others.items() if value is not None)
+def check_model_options(
+    source: Path, output: Path, *, model: Path | None, from_model: Path | None, others: dict[str, Any]
+) -> None:
+    """Refuse files that would be written over what is still needed, and what has no effect on a trained model."""
+    for option, path in (("--model", model), ("--from-model", from_model)):
+        for other, used in (("the input", source), ("--output", output)):
+            if path is not None and path.expanduser().resolve() == used.expanduser().resolve():
+                msg = f"{option} and {other} are the same file, {used}: give two names"
+                raise ValueError(msg)
+    given = [name for name, value in ({"model": model} | others).items() if value is not None and value is not False]
+    unused = ", ".join(f"--{name.replace('_', '-')}" for name in given)
     if from_model is not None and unused:
         msg = f"--from-model applies a trained model as it is: leave out {unused}, or leave out --from-model"
         raise ValueError(msg)
@@ -73,3 +81,15 @@ def method_options(given: list[str] | None) -> dict[str, Any]:
         except json.JSONDecodeError:
             options[name.replace("-", "_")] = value
     return options
+
+
+def where_counts_are(adata: "AnnData", layer: str | None) -> tuple[str | None, str]:
+    """Return the layer to take, and why; X where none can be taken, so that the imputation says what is wrong."""
+    from ..io import find_counts
+
+    if layer is not None:
+        return layer, f"layer {layer}, as asked"
+    found = find_counts(adata)
+    if found.kind == "several":
+        raise ValueError(found.reason)
+    return (found.layer if found.is_usable else None), found.reason

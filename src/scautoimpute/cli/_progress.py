@@ -101,7 +101,6 @@ class Progress:
         from .._lock import sole_owner
 
         if not self.trains:
-            self._remove_abandoned()
             yield None
             return
         self.folder.mkdir(exist_ok=True)
@@ -119,26 +118,23 @@ class Progress:
     def _begin(self) -> None:
         from ..model.checkpoint import write_progress
 
-        self._remove_abandoned()
         if not self.resuming:
             _clear(self.folder)
         write_progress(self.folder / _OPTIONS, json.dumps(self.options).encode())
 
-    def _remove_abandoned(self) -> None:
-        from ..io.complete import remove_abandoned
-
-        for path in self.written:
-            remove_abandoned(path)
-
     def _after(self, error: BaseException, *, is_written: bool) -> None:
         """Keep the folder if there is something to go on with, and say so."""
+        from ..errors import CheckpointError
         from ..model.checkpoint import MANIFEST
 
+        if isinstance(error, CheckpointError):  # which says what to do with the folder
+            return
+        would_come_again = isinstance(error, (ValueError, TypeError))
         if is_written:
             error.add_note(f"the result is complete; {GO_ON}{shlex.join(['rm', '-r', str(self.folder)])}")
-        elif not (self.folder / _TRAINING / MANIFEST).exists():
+        elif would_come_again or not (self.folder / _TRAINING / MANIFEST).exists():
             shutil.rmtree(self.folder)
-        elif not isinstance(error, (ValueError, TypeError)):  # those would come again
+        else:
             typed = [word for word in sys.argv[1:] if word != "--resume"]
             command = shlex.join(["scautoimpute", *typed, "--resume"])
             error.add_note(f"no result was written; {GO_ON}{command}")

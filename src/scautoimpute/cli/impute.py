@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 import typer
 
 from ._app import Debug, app, one_line_errors
-from ._asked import check_layers, check_method, check_model_options, check_options, method_options
+from ._asked import check_layers, check_method, check_model_options, check_options, method_options, where_counts_are
 from ._progress import Progress
 from ._summary import report, summarise
 
@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     from anndata import AnnData
 
     from ..autoimpute import AutoImpute
-    from ..io.stream import StoredCells
 
 __all__ = ["impute"]
 
@@ -67,7 +66,7 @@ def impute(
     from_model: Annotated[
         Path | None, typer.Option("--from-model", help="Apply this model, a block of cells at a time.")
     ] = None,
-    seed: Annotated[int, typer.Option(help="Same seed, same machine, same bytes.")] = 0,
+    seed: Annotated[int | None, typer.Option(help="Same seed, same machine, same bytes (default: 0).")] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, …")] = "auto",
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the output if it exists.")] = False,
     resume: Annotated[
@@ -93,31 +92,32 @@ def impute(
             "held_out_share": held_out_share,
         }
         genes = {"n_top_genes": n_top_genes, "flavor": flavor}
-        check_options(n_top_genes, flavor, scale, seed)
+        check_options(n_top_genes, flavor, scale, seed or 0)
         check_layers(layer, key_added)
-        check_model_options(model, from_model, output, method=method, **training, **genes)
+        others = {"method": method, "resume": resume, "seed": seed, **training, **genes}
+        check_model_options(source, output, model=model, from_model=from_model, others=others)
         check_method(method, option=option, model=model, resume=resume, **training)
         of_method = method_options(option)
         check_writable(output, overwrite=overwrite)
-        options = {"seed": seed, "transpose": transpose, "smooth": smooth, **training, **genes}
+        options = {"seed": seed or 0, "transpose": transpose, "smooth": smooth, **training, **genes}
         options |= {"layer": layer, "scale": scale, "key_added": key_added}
         trains = from_model is None and method is None
         progress = Progress.find(output, options, model=model, resume=resume, trains=trains)
         if model is not None:
             check_writable(model, overwrite=overwrite or progress.model_is_ours, any_suffix=True)
-        estimator = None if method else _estimator(from_model, device=device, seed=seed, training=training)
+        estimator = None if method else _estimator(from_model, device=device, seed=seed or 0, training=training)
         if from_model is not None and estimator is not None:
             applied = {"scale": scale, "keep_observed": not smooth, "key_added": key_added, "overwrite": overwrite}
             record, assumed = _apply(estimator, source, output=output, layer=layer, transpose=transpose, **applied)
             report(summarise(record, key_added, source, output, started, assumed=assumed), as_json=as_json)
             return
         adata = read(source, transpose=transpose)
-        layer, assumed = _where_counts_are(adata, layer)
+        layer, assumed = where_counts_are(adata, layer)
         check_layers(layer, key_added)
         applied = {"layer": layer, "scale": scale, "key_added": key_added, **_genes(genes, method)}
         with progress.kept() as checkpoint:
             if estimator is None:
-                _run_method(adata, str(method), options=of_method, smooth=smooth, random_state=seed, **applied)
+                _run_method(adata, str(method), options=of_method, smooth=smooth, random_state=seed or 0, **applied)
             else:
                 _run(adata, estimator, keep_observed=not smooth, checkpoint=checkpoint, **applied)
             if estimator is not None and model is not None:
@@ -133,7 +133,7 @@ def _estimator(from_model: Path | None, *, device: str, seed: int, training: dic
     if from_model is not None:
         return AutoImpute.load(from_model, device=device)
     chosen = {name: value for name, value in training.items() if value is not None}
-    return AutoImpute(device=device, random_state=seed, **chosen)
+    return AutoImpute(device=device, random_state=seed or 0, **chosen)
 
 
 def _without_autoimpute(method: str | None, preset: str | None) -> tuple[str | None, str | None]:
@@ -141,16 +141,6 @@ def _without_autoimpute(method: str | None, preset: str | None) -> tuple[str | N
     if method == "autoimpute-paper" and preset in {None, "paper"}:
         return None, "paper"
     return (None if method == "autoimpute" else method), preset
-
-
-def _where_counts_are(adata: "AnnData | StoredCells", layer: str | None) -> tuple[str | None, str]:
-    """Return the layer to take, and why; X where none can be taken, so that the imputation says what is wrong."""
-    from ..io import find_counts
-
-    if layer is not None:
-        return layer, f"layer {layer}, as asked"
-    found = find_counts(cast("AnnData", adata))
-    return (found.layer if found.is_usable else None), found.reason
 
 
 def _genes(asked: dict[str, str | None], method: str | None) -> dict[str, Any]:
@@ -164,11 +154,9 @@ def _apply(
 ) -> tuple[dict[str, Any], str]:
     """Return the record, and why the counts are where."""
     from ..apply import cells_of, impute_cells
-    from ..io.read import parsing
 
     with cells_of(source, output=output, transpose=transpose) as cells:
-        with parsing(source):
-            layer, assumed = _where_counts_are(cells, layer)
+        layer, assumed = where_counts_are(cast("AnnData", cells), layer)
         check_layers(layer, options["key_added"])
         return impute_cells(cells, output=output, model=estimator, layer=layer, **options), assumed
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ._app import Debug, app, one_line_errors
-from ._asked import check_options
+from ._asked import check_options, where_counts_are
 from ._summary import line
 
 if TYPE_CHECKING:
@@ -25,13 +25,16 @@ SUFFIXES = (".csv", ".tsv")
 @app.command(no_args_is_help=True)
 def tune(
     source: Annotated[
-        Path, typer.Argument(metavar="IN", help="h5ad, 10x h5, 10x mtx folder, csv or tsv (.gz); cells × genes.")
+        Path, typer.Argument(metavar="IN", help="h5ad, zarr, loom, 10x h5 or folder, mtx, csv or tsv (.gz).")
     ],
     *,
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="csv or tsv: the whole table of what was tried.")
     ] = None,
-    layer: Annotated[str | None, typer.Option(help="Layer that holds the counts (default: X).")] = None,
+    layer: Annotated[
+        str | None,
+        typer.Option(help="Layer that holds the counts, or raw (default: where whole numbers are, X first)."),
+    ] = None,
     transpose: Annotated[bool, typer.Option("--transpose", help="The file is genes × cells.")] = False,
     preset: Annotated[str | None, typer.Option(help="'paper' for the published method to the letter.")] = None,
     grid: Annotated[
@@ -67,6 +70,7 @@ def tune(
         if output is not None:
             _check_output(output, overwrite=overwrite)
         adata = read(source, transpose=transpose)
+        layer, assumed = where_counts_are(adata, layer)
         found = tl.tune(
             adata,
             layer=layer,
@@ -86,7 +90,14 @@ def tune(
         options: dict[str, Any] = {"layer": layer, "transpose": transpose, "preset": preset, "n_top_genes": n_top_genes}
         options |= {"flavor": flavor, "max_epochs": max_epochs, "seed": seed or None}
         command = _command(source, found, options)
-        _report(found, command, seconds=round(time.perf_counter() - started, 2), output=output, as_json=as_json)
+        _report(
+            found,
+            command,
+            counts=assumed,
+            seconds=round(time.perf_counter() - started, 2),
+            output=output,
+            as_json=as_json,
+        )
 
 
 # ------------------------------------------------------------------------------------------------ what was asked
@@ -138,12 +149,18 @@ def _command(source: Path, found: "Tuning", options: dict[str, Any]) -> str:
     return shlex.join(words)
 
 
-def _report(found: "Tuning", command: str, *, seconds: float, output: Path | None, as_json: bool) -> None:
+def _report(found: "Tuning", command: str, *, counts: str, seconds: float, output: Path | None, as_json: bool) -> None:
     from .. import __version__
 
     if as_json:
         table = json.loads(found.table.to_json(orient="records", double_precision=15))
-        record = {"version": __version__, "best": found.best, "scores": found.scores, "gain": found.gain}
+        record = {
+            "version": __version__,
+            "counts": counts,
+            "best": found.best,
+            "scores": found.scores,
+            "gain": found.gain,
+        }
         record |= {"gain_se": found.gain_se, "helped": found.helped, "verdict": found.verdict, "command": command}
         record |= {"entries_chosen_by": found.n_chosen_by, "entries_untouched": found.n_untouched}
         typer.echo(json.dumps(record | {"seconds": seconds, "output": output and str(output), "table": table}))
@@ -154,6 +171,7 @@ def _report(found: "Tuning", command: str, *, seconds: float, output: Path | Non
         typer.echo(f"… and {n_left} more{'' if output else ', which -o table.csv writes'}")
     settings = ", ".join(f"{name} {value:g}" for name, value in found.best.items())
     lines = {
+        "counts": counts,
         "chosen by": f"{found.n_chosen_by:,} held-out entries (log2 scale)",
         "best settings": f"{settings}{' (the defaults)' if found.table['default'].iloc[0] else ''}",
         "was it worth it": found.verdict,

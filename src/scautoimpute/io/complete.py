@@ -15,11 +15,11 @@ __all__ = ["complete_or_absent", "remove_abandoned"]
 def complete_or_absent(path: Path) -> Iterator[Path]:
     """Give a temporary name in the same folder, renamed to `path` on success and removed on whatever else happens.
 
-    What is made under that name may be a file or a folder.
+    What is made under that name may be a file or a folder. What processes that were killed left behind is removed.
     """
     before, after = _temporary_name(path, "partial")
     beside = path.with_name(f"{before}{os.getpid()}{after}")
-    _remove(beside)  # of a process of the same number that was killed
+    remove_abandoned(path)
     try:
         yield beside
         if beside.is_dir() or path.is_dir():

@@ -13,7 +13,9 @@ if TYPE_CHECKING:
 
 __all__ = ["USABLE", "FoundCounts", "Kind", "find_counts", "kind_of"]
 
-Kind = Literal["counts", "expected counts", "normalised", "counts with gaps", "logs", "scaled", "not finite", "empty"]
+Kind = Literal[
+    "counts", "expected counts", "normalised", "counts with gaps", "logs", "scaled", "not finite", "empty", "several"
+]  # fmt: skip
 _IN_WORDS: dict[Kind, str] = {
     "counts": "whole numbers",
     "expected counts": "numbers in part whole and too large for logs, as expected counts are",
@@ -23,12 +25,14 @@ _IN_WORDS: dict[Kind, str] = {
     "scaled": "negative numbers, as after scaling",
     "not finite": "infinite numbers or NaN",
     "empty": "only zeros",
+    "several": "several matrices that may be counts",
 }
 USABLE: tuple[Kind, ...] = ("counts", "expected counts", "normalised")
 _LARGEST_LOG = 30  # as where logs are refused: 2^30 and e^30 are above any count
 _WHOLE_SHARE = 0.2  # of the non-zero values of expected counts; of TPM or FPKM hardly any is whole
 _EQUAL_TOTALS = 1e-3  # relative; cells that all have the same total have been divided by theirs
 _VALUES_LOOKED_AT = 5_000_000
+_UNNAMED = 3  # rank of a layer whose name does not say that it holds counts
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +45,8 @@ class FoundCounts:
         What to give as `layer`: None for `X`, the name of a layer, or ``"raw"``.
     kind
         What these values are: ``"counts"``, ``"expected counts"``, ``"normalised"``; if nothing can be used, what the
-        first matrix, `X`, holds: ``"counts with gaps"``, ``"logs"``, ``"scaled"``, ``"not finite"`` or ``"empty"``.
+        first matrix, `X`, holds: ``"counts with gaps"``, ``"logs"``, ``"scaled"``, ``"not finite"`` or ``"empty"``; or
+        ``"several"`` if it takes a person to tell which of several layers it is.
     reason
         Why, in words; one line.
     is_usable
@@ -66,8 +71,9 @@ def find_counts(adata: "AnnData") -> FoundCounts:
     Returns
     -------
     `X` if it holds whole numbers; else a layer that does (``"counts"`` first, then names with "count", "raw" or
-    "umi"); else `raw`; else the first of them whose values are no logs and not negative. If there is none, `X`, with
-    `is_usable` False.
+    "umi"), or `raw`; else the one other layer that does. If several others do (``"spliced"`` and ``"unspliced"``), none
+    of them is taken. Else the first whose values are no logs and not negative. If there is none, `X`, with `is_usable`
+    False.
 
     Examples
     --------
@@ -80,12 +86,18 @@ def find_counts(adata: "AnnData") -> FoundCounts:
     """
     kinds: dict[str | None, Kind] = {}
     seen: dict[str | None, str] = {}
+    unnamed: list[str | None] = []  # layers of whole numbers whose names do not say that they are counts
     for layer, matrix in _candidates(adata):
         sample = sample_rows(matrix, n_values=_VALUES_LOOKED_AT)
         kinds[layer] = kind_of(sample.values, flagged=layer is None and "log1p" in adata.uns)
         seen[layer] = "" if sample.is_whole else f", judged by {len(sample.rows):,} of {matrix.shape[0]:,} cells"
-        if kinds[layer] == "counts" and _is_no_mask(layer, sample):
+        if kinds[layer] != "counts" or not _is_no_mask(layer, sample):
+            continue
+        if _rank(layer) < _UNNAMED:
             return _found(layer, kinds, seen)
+        unnamed.append(layer)
+    if unnamed:
+        return _found(unnamed[0], kinds, seen) if len(unnamed) == 1 else _several(unnamed)
     for layer, kind in kinds.items():
         if kind in USABLE[1:]:
             return _found(layer, kinds, seen)
@@ -124,22 +136,23 @@ def kind_of(values: Any, *, flagged: bool = False) -> Kind:
 def _candidates(adata: "AnnData") -> list[tuple[str | None, Any]]:
     """Matrices in the order of preference; of `raw` all genes, for what they are does not depend on the gene."""
     found: list[tuple[str | None, Any]] = [] if adata.X is None else [(None, adata.X)]
-    names = sorted(adata.layers, key=_rank)
-    found += [(name, adata.layers[name]) for name in names]
+    found += list(adata.layers.items())
     if adata.raw is not None and RAW not in adata.layers:
         found.append((RAW, adata.raw.X))
-    return [(layer, matrix) for layer, matrix in found if matrix.dtype.kind in "biuf"]
+    numbers = [(layer, matrix) for layer, matrix in found if matrix.dtype.kind in "iuf"]  # truth values are no counts
+    return sorted(numbers, key=lambda pair: (_rank(pair[0]), pair[0] == RAW, pair[0] or ""))
 
 
-def _rank(name: str) -> int:
-    """0 for the layer that is called counts, 1 for names that suggest them, 2 for others; ties in stored order."""
-    return 0 if name == "counts" else 1 if any(word in name.lower() for word in ("count", "raw", "umi")) else 2
+def _rank(layer: str | None) -> int:
+    """Return how much the place says that it holds counts, most first."""
+    if layer in {None, "counts"}:
+        return 0 if layer is None else 1
+    return 2 if any(word in str(layer).lower() for word in ("count", "raw", "umi")) else _UNNAMED
 
 
 def _is_no_mask(layer: str | None, sample: Sample) -> bool:
-    """Whether whole numbers are counts: a layer of zeros and ones may as well mark something."""
-    named = layer in {None, RAW} or _rank(str(layer)) < 2
-    return named or bool(sample.values.data.max(initial=0) > 1)
+    """Whether whole numbers are counts: a layer of zeros and ones may as well mark something, unless it is "counts"."""
+    return layer in {None, RAW, "counts"} or bool(sample.values.data.max(initial=0) > 1)
 
 
 def _found(layer: str | None, kinds: dict[str | None, Kind], seen: dict[str | None, str]) -> FoundCounts:
@@ -148,6 +161,12 @@ def _found(layer: str | None, kinds: dict[str | None, Kind], seen: dict[str | No
     if passed_over and layer is not None:
         reason += f" ({'; '.join(f'{_name(name)}: {_IN_WORDS[kinds[name]]}' for name in passed_over)})"
     return FoundCounts(layer, kinds[layer], reason, is_usable=True)
+
+
+def _several(layers: list[str | None]) -> FoundCounts:
+    names = ", ".join(repr(layer) for layer in layers)
+    reason = f"the layers {names} all hold whole numbers, and X does not: name the one to take with layer="
+    return FoundCounts(None, "several", reason, is_usable=False)
 
 
 def _nothing(kinds: dict[str | None, Kind]) -> FoundCounts:

@@ -74,6 +74,7 @@ def _refuse_missing_chunks(name: str, item: Any) -> None:
         return
     values = item["data"]
     if values.nchunks_initialized < values.nchunks:
-        found = f"{values.nchunks_initialized} of the {values.nchunks} chunks"
-        msg = f"only {found} of {name} are there, the store is incomplete: copy it again"
+        # zarr leaves out chunks of nothing but zeros, which a sparse matrix has no reason to hold
+        found = f"only {values.nchunks_initialized} of the {values.nchunks} chunks of {name} are there"
+        msg = f"{found}: copy the store again; if its values are all stored zeros, write it after eliminate_zeros()"
         raise BadContentError(msg)

@@ -18,7 +18,7 @@ from .store import open_zarr
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["StoredCells", "is_stored_by_rows", "names_at", "open_cells"]
+__all__ = ["StoredCells", "StoredMatrix", "is_stored_by_rows", "names_at", "open_cells"]
 
 
 class StoredCells:
@@ -31,15 +31,16 @@ class StoredCells:
     root
         Its group, of h5py or zarr.
     layers
-        Each layer as it is stored: a backed sparse matrix or an array, of which rows can be taken.
+        Each layer as a `StoredMatrix`.
     """
 
     def __init__(self, path: Path, root: Any) -> None:
         self.path, self.root = path, root
-        self.X = stored_matrix(root["X"]) if "X" in root else None
-        self.layers = {name: stored_matrix(root["layers"][name]) for name in root["layers"]} if "layers" in root else {}
-        self.raw = _StoredRaw(root["raw"]) if holds_raw(root) else None
-        self.uns = root["uns"] if "uns" in root else {}  # noqa: SIM401 (groups of zarr have no get with a default)
+        layers = root["layers"] if "layers" in root else {}  # noqa: SIM401 (groups of zarr have no get with a default)
+        self.X = StoredMatrix(root["X"], path) if "X" in root else None
+        self.layers = {name: StoredMatrix(layers[name], path) for name in layers}
+        self.raw = _StoredRaw(root["raw"], path) if holds_raw(root) else None
+        self.uns = root["uns"] if "uns" in root else {}  # noqa: SIM401
         self.n_obs, self.n_vars = (int(_index(root[frame]).shape[0]) for frame in ("obs", "var"))
         self.var_names = names_at(root["var"], slice(None))
         self._cell_names: pd.Index[str] | None = None
@@ -82,43 +83,64 @@ class StoredCells:
     def by_rows(self, layer: str | None) -> Any:
         """Return the counts as a matrix that rows can be taken of; one stored by columns is read, once, as a whole."""
         if layer not in self._by_rows:
-            self._by_rows[layer] = _row_wise(self._matrix(layer), self.path)
+            matrix, columns = self._counts(layer)
+            matrix = _row_wise(matrix, self.path)
+            self._by_rows[layer] = matrix if columns is None else _SomeGenes(matrix, columns)
         return self._by_rows[layer]
 
     def rows(self, layer: str | None, size: int) -> Iterator[Any]:
         """Yield the counts as canonical ``csr_array``s of `size` cells, fewer in the last."""
         matrix = self.by_rows(layer)
         for rows in row_blocks(matrix, size):
-            block = _block(matrix, rows, self.path)
+            block = _block(matrix, rows)
             block.sum_duplicates()
             block.eliminate_zeros()
             yield block
 
-    def _matrix(self, layer: str | None) -> Any:
-        if layer != RAW or layer in self.layers or self.raw is None:
-            return counts_matrix(self, layer)
-        positions = raw_positions(self)
-        return self.raw.X if positions is None else _SomeGenes(self.raw.X, positions)
+    def _counts(self, layer: str | None) -> tuple[Any, Any]:
+        """Return the matrix that holds them, and which of its columns are the genes, None for all."""
+        if layer == RAW and layer not in self.layers and self.raw is not None:
+            return self.raw.X, raw_positions(self)
+        return counts_matrix(self, layer), None
+
+
+class StoredMatrix:
+    """A matrix on disk, of which rows are read: it has a `format` if it is sparse. Damage is told in one line."""
+
+    def __init__(self, item: Any, path: Path) -> None:
+        self._matrix, self._path = stored_matrix(item), path
+        self.shape, self.dtype = tuple(map(int, self._matrix.shape)), self._matrix.dtype
+        if self._matrix is not item:
+            self.format, self.group = self._matrix.format, item
+
+    def __getitem__(self, rows: Any) -> Any:
+        with parsing(self._path):
+            return self._matrix[rows]
+
+    def by_rows(self) -> Any:
+        """Return the whole matrix, in memory and by rows."""
+        with parsing(self._path):
+            return self._matrix.to_memory().tocsr()
 
 
 class _StoredRaw:
     """What is asked of ``adata.raw``."""
 
-    def __init__(self, group: Any) -> None:
-        self.X, self.var_names = stored_matrix(group["X"]), names_at(group["var"], slice(None))
+    def __init__(self, group: Any, path: Path) -> None:
+        self.X, self.var_names = StoredMatrix(group["X"], path), names_at(group["var"], slice(None))
 
 
 class _SomeGenes:
-    """Some columns of a stored matrix, which are taken when rows are read."""
+    """Some columns of a matrix, which are taken when rows are read."""
 
     def __init__(self, matrix: Any, positions: Any) -> None:
-        self.matrix, self.positions = matrix, positions
+        self._matrix, self._positions = matrix, positions
         self.shape = matrix.shape[0], len(positions)
-        if hasattr(matrix, "to_memory"):
-            self.format, self.to_memory = matrix.format, lambda: block_csr(matrix.to_memory())[:, positions]
+        if hasattr(matrix, "format"):
+            self.format = matrix.format
 
     def __getitem__(self, rows: slice) -> Any:
-        return self.matrix[rows][:, self.positions]
+        return self._matrix[rows][:, self._positions]
 
 
 @contextmanager
@@ -176,7 +198,7 @@ def _index(frame: Any) -> Any:
     return frame[frame.attrs["_index"]]
 
 
-def _row_wise(matrix: Any, path: Path) -> Any:
+def _row_wise(matrix: StoredMatrix, path: Path) -> Any:
     """Return a stored matrix that rows can be taken of; one stored by columns is read as a whole."""
     if getattr(matrix, "format", "csr") == "csr":
         return matrix
@@ -185,18 +207,14 @@ def _row_wise(matrix: Any, path: Path) -> Any:
         "store them by cells (CSR) to have them read a block at a time",
         stacklevel=6,
     )
-    with parsing(path):
-        return matrix.to_memory().tocsr()
+    return matrix.by_rows()
 
 
-def _block(matrix: Any, rows: slice, path: Path) -> Any:
+def _block(matrix: Any, rows: slice) -> Any:
     """Return rows as a ``csr_array``; of a dense matrix only a few at a time are held dense."""
     from scipy import sparse
 
     size = rows.stop - rows.start if hasattr(matrix, "format") else rows_per_block(matrix.shape[1])
-    pieces = []
-    for start in range(rows.start, rows.stop, size):
-        with parsing(path):
-            piece = matrix[start : min(start + size, rows.stop)]
-        pieces.append(block_csr(piece))
+    starts = range(rows.start, rows.stop, size)
+    pieces = [block_csr(matrix[start : min(start + size, rows.stop)]) for start in starts]
     return pieces[0] if len(pieces) == 1 else sparse.vstack(pieces, format="csr")

@@ -45,6 +45,7 @@ def write_model(path: Path, model: "MaskedModel | PaperModel", description: dict
     tensors, values = model_state(model)
     header = {"format_version": FORMAT_VERSION, "package_version": __version__, "model": values} | description
     text = json.dumps(header | {"sha256": _sum_of(header, tensors)})
+    path = path.expanduser().resolve()
     check_writable(path, overwrite=True, any_suffix=True)
     with complete_or_absent(path) as beside:
         beside.write_bytes(save(tensors, metadata={KEY: text}))
@@ -62,6 +63,7 @@ def read_model(path: Path) -> "tuple[MaskedModel | PaperModel, dict[str, Any]]":
     """
     from .state import model_from_state
 
+    path = path.expanduser()
     if not path.is_file():
         msg = f"there is no model file {str(path)!r}: give the path that a model was saved to"
         raise FileNotFoundError(msg)
@@ -87,7 +89,7 @@ def _one_line_errors(path: Path) -> Iterator[None]:
     except Exception as error:
         why = f"no {error}" if isinstance(error, KeyError) else one_line(error, limit=150)
         what = f"{str(path)!r} is not a model of scautoimpute, or is damaged"
-        msg = f"{what}: give a file that AutoImpute.save wrote ({why})"
+        msg = f"{what}: give a file that AutoImpute.save, or --model on the command line, wrote ({why})"
         raise ValueError(msg) from error
 
 
