@@ -176,6 +176,33 @@ def test_text_is_what_memory_writes(counts, model, tmp_path, name, layer):
     assert (tmp_path / name).read_bytes() == (tmp_path / f"memory_{name}").read_bytes()
 
 
+@pytest.mark.parametrize("name", ["out.csv", "out.tsv.gz"])
+def test_whole_numbers_are_written_so_whatever_else_there_is(counts, model, tmp_path, name):
+    """Of a matrix without zeros all values are counts, which memory could know before it writes, and blocks not."""
+    adata = AnnData(counts.X[:300].toarray() + 1, obs=counts.obs[[]][:300], var=counts.var)
+    path = store(adata, tmp_path / "in.h5ad")
+    impute_file(path, output=tmp_path / name, model=model, scale="counts")
+    sai.write(in_memory(path, model, scale="counts"), tmp_path / f"memory_{name}", layer="imputed")
+    assert (tmp_path / name).read_bytes() == (tmp_path / f"memory_{name}").read_bytes()
+    written = pd.read_csv(tmp_path / name, sep=None, engine="python", index_col=0, dtype=str)
+    assert (written.to_numpy() == adata.X.astype(int).astype(str)).all()
+
+
+def test_numbers_in_text_are_read_as_they_were(tmp_path):
+    values = [0, -0.0, 3, -2, 0.1, 1 / 3, 1e-30, 2**24 + 2, 3e38, 12345.678]
+    for dtype in (np.float32, np.float64):
+        adata = AnnData(np.array([values, values[::-1]], dtype=dtype))
+        sai.write(adata, tmp_path / "out.csv", overwrite=True)
+        found = pd.read_csv(tmp_path / "out.csv", index_col=0, float_precision="round_trip").to_numpy()
+        np.testing.assert_array_equal(found.astype(dtype), adata.X)
+        assert "0.1," in (tmp_path / "out.csv").read_text()
+        assert ".0," not in (tmp_path / "out.csv").read_text()
+    sai.write(AnnData(np.array([[np.nan, 1.5], [2, np.inf]])), tmp_path / "out.csv", overwrite=True)
+    assert (tmp_path / "out.csv").read_text().splitlines()[1:] == ["0,,1.5", "1,2,inf"]
+    sai.write(AnnData(np.array([[True, False]])), tmp_path / "out.csv", overwrite=True)
+    assert (tmp_path / "out.csv").read_text().splitlines()[1:] == ["0,1,0"]
+
+
 def said(action, *arguments, **options):
     """What an action warns of, and from which file the reader is told it comes."""
     with warnings.catch_warnings(record=True) as caught:
