@@ -24,6 +24,8 @@ from typer.testing import CliRunner
 import scautoimpute as sai
 from scautoimpute import AutoImpute, impute_file
 from scautoimpute.cli import app
+from scautoimpute.io.find import find_counts
+from scautoimpute.io.sample import sample_rows
 from scautoimpute.io.stream import is_stored_by_rows, open_cells
 
 N_CELLS, N_GENES, N_TOP = 2100, 60, 24  # a block of 2,048 and a rest
@@ -243,6 +245,31 @@ def test_counts_by_genes_are_read_once_where_they_have_fractions(counts, model, 
     assert {where for _, where in warned} == {__file__}
     with pytest.warns(UserWarning, match=EMPTY):
         equal_objects(sai.read(tmp_path / "out.h5ad"), in_memory(path, model))
+
+
+@pytest.mark.filterwarnings("ignore:the counts in")
+@pytest.mark.filterwarnings(f"ignore:{EMPTY}")
+def test_sparse_matrices_in_half_precision_are_widened(counts, model, tmp_path):
+    """Which scipy does not have, but a file may."""
+    path = tmp_path / "in.h5ad"
+    store(counts, path)
+    with h5py.File(path, "r+") as file:
+        for group in (file["X"], file["layers/by_gene"]):
+            attributes, values = dict(group["data"].attrs), group["data"][:]
+            del group["data"]
+            group["data"] = values.astype(np.float16)
+            group["data"].attrs.update(attributes)
+    stored = counts.X.toarray().astype(np.float16)
+    np.testing.assert_array_equal(sai.read(path).X.toarray(), stored)
+    for layer in (None, "by_gene"):
+        impute_file(path, output=tmp_path / "out.h5ad", model=model, layer=layer, overwrite=True)
+        expected = in_memory(path, model, layer=layer)
+        equal(sai.read(tmp_path / "out.h5ad").layers["imputed"], expected.layers["imputed"])
+    with open_cells(path) as cells:
+        assert find_counts(cells).layer is None
+        for matrix in (cells.X, cells.layers["by_gene"]):
+            sample = sample_rows(matrix, n_values=9999)
+            np.testing.assert_array_equal(sample.values.toarray(), stored[sample.rows])  # noqa: PD011
 
 
 @pytest.mark.filterwarnings(f"ignore:{EMPTY}")

@@ -105,22 +105,38 @@ class StoredCells:
 
 
 class StoredMatrix:
-    """A matrix on disk, of which rows are read: it has a `format` if it is sparse. Damage is told in one line."""
+    """A matrix on disk, of which rows are read: it has a `format` if it is sparse. Damage is told in one line.
+
+    Sparse matrices in half precision, which scipy does not have, are widened.
+    """
 
     def __init__(self, item: Any, path: Path) -> None:
         self._matrix, self._path = stored_matrix(item), path
         self.shape, self.dtype = tuple(map(int, self._matrix.shape)), self._matrix.dtype
         if self._matrix is not item:
             self.format, self.group = self._matrix.format, item
+        self._is_half = self._matrix is not item and self.dtype == np.float16
 
     def __getitem__(self, rows: Any) -> Any:
         with parsing(self._path):
-            return self._matrix[rows]
+            return self._widened(rows) if self._is_half else self._matrix[rows]
 
     def by_rows(self) -> Any:
         """Return the whole matrix, in memory and by rows."""
         with parsing(self._path):
-            return self._matrix.to_memory().tocsr()
+            return (self._widened(np.s_[:, :]) if self._is_half else self._matrix.to_memory()).tocsr()
+
+    def _widened(self, key: Any) -> Any:
+        """Return rows of a CSR matrix, or ``[:, columns]`` of a CSC."""
+        from scipy import sparse
+
+        first, last, _ = (key[1] if isinstance(key, tuple) else key).indices(self.shape[self.format == "csc"])
+        starts = self.group["indptr"][first : last + 1]
+        entries = slice(int(starts[0]), int(starts[-1]))
+        parts = self.group["data"][entries].astype(np.float32), self.group["indices"][entries], starts - starts[0]
+        if self.format == "csr":
+            return sparse.csr_array(parts, shape=(last - first, self.shape[1]))
+        return sparse.csc_array(parts, shape=(self.shape[0], last - first))
 
 
 class _StoredRaw:
