@@ -1,10 +1,12 @@
 """A trained model applied to files a block of cells at a time: the result of memory, and nothing else touched."""
 
 import itertools
+import json
 import os
 import subprocess
 import sys
 import tempfile
+import tracemalloc
 import warnings
 from pathlib import Path
 
@@ -17,9 +19,13 @@ import zarr
 from anndata import AnnData
 from anndata.io import sparse_dataset, write_elem
 from scipy import sparse
+from typer.testing import CliRunner
 
 import scautoimpute as sai
 from scautoimpute import AutoImpute, impute_file
+from scautoimpute.cli import app
+from scautoimpute.io.find import find_counts
+from scautoimpute.io.sample import sample_rows
 from scautoimpute.io.stream import is_stored_by_rows, open_cells
 
 N_CELLS, N_GENES, N_TOP = 2100, 60, 24  # a block of 2,048 and a rest
@@ -172,6 +178,33 @@ def test_text_is_what_memory_writes(counts, model, tmp_path, name, layer):
     assert (tmp_path / name).read_bytes() == (tmp_path / f"memory_{name}").read_bytes()
 
 
+@pytest.mark.parametrize("name", ["out.csv", "out.tsv.gz"])
+def test_whole_numbers_are_written_so_whatever_else_there_is(counts, model, tmp_path, name):
+    """Of a matrix without zeros all values are counts, which memory could know before it writes, and blocks not."""
+    adata = AnnData(counts.X[:300].toarray() + 1, obs=counts.obs[[]][:300], var=counts.var)
+    path = store(adata, tmp_path / "in.h5ad")
+    impute_file(path, output=tmp_path / name, model=model, scale="counts")
+    sai.write(in_memory(path, model, scale="counts"), tmp_path / f"memory_{name}", layer="imputed")
+    assert (tmp_path / name).read_bytes() == (tmp_path / f"memory_{name}").read_bytes()
+    written = pd.read_csv(tmp_path / name, sep=None, engine="python", index_col=0, dtype=str)
+    assert (written.to_numpy() == adata.X.astype(int).astype(str)).all()
+
+
+def test_numbers_in_text_are_read_as_they_were(tmp_path):
+    values = [0, -0.0, 3, -2, 0.1, 1 / 3, 1e-30, 2**24 + 2, 3e38, 12345.678]
+    for dtype in (np.float32, np.float64):
+        adata = AnnData(np.array([values, values[::-1]], dtype=dtype))
+        sai.write(adata, tmp_path / "out.csv", overwrite=True)
+        found = pd.read_csv(tmp_path / "out.csv", index_col=0, float_precision="round_trip").to_numpy()
+        np.testing.assert_array_equal(found.astype(dtype), adata.X)
+        assert "0.1," in (tmp_path / "out.csv").read_text()
+        assert ".0," not in (tmp_path / "out.csv").read_text()
+    sai.write(AnnData(np.array([[np.nan, 1.5], [2, np.inf]])), tmp_path / "out.csv", overwrite=True)
+    assert (tmp_path / "out.csv").read_text().splitlines()[1:] == ["0,,1.5", "1,2,inf"]
+    sai.write(AnnData(np.array([[True, False]])), tmp_path / "out.csv", overwrite=True)
+    assert (tmp_path / "out.csv").read_text().splitlines()[1:] == ["0,1,0"]
+
+
 def said(action, *arguments, **options):
     """What an action warns of, and from which file the reader is told it comes."""
     with warnings.catch_warnings(record=True) as caught:
@@ -199,6 +232,44 @@ def test_counts_by_genes_are_read_at_once_and_said_to_be(counts, model, tmp_path
     with pytest.warns(UserWarning, match=EMPTY):
         expected = in_memory(path, model, layer="by_gene")
     equal_objects(sai.read(tmp_path / "out.h5ad"), expected)
+
+
+def test_counts_by_genes_are_read_once_where_they_have_fractions(counts, model, tmp_path):
+    """Which makes them be looked through for what no log has, before they are imputed."""
+    adata = AnnData(counts.layers["by_gene"].copy(), obs=counts.obs[["score"]], var=counts.var)
+    adata.X.data[::2] += 0.5
+    adata.X.data[-1] = 40
+    path = store(adata, tmp_path / "in.h5ad")
+    warned = said(impute_file, path, output=tmp_path / "out.h5ad", model=model)
+    assert ["stored by genes" in text for text, _ in warned] == [False, True]
+    assert {where for _, where in warned} == {__file__}
+    with pytest.warns(UserWarning, match=EMPTY):
+        equal_objects(sai.read(tmp_path / "out.h5ad"), in_memory(path, model))
+
+
+@pytest.mark.filterwarnings("ignore:the counts in")
+@pytest.mark.filterwarnings(f"ignore:{EMPTY}")
+def test_sparse_matrices_in_half_precision_are_widened(counts, model, tmp_path):
+    """Which scipy does not have, but a file may."""
+    path = tmp_path / "in.h5ad"
+    store(counts, path)
+    with h5py.File(path, "r+") as file:
+        for group in (file["X"], file["layers/by_gene"]):
+            attributes, values = dict(group["data"].attrs), group["data"][:]
+            del group["data"]
+            group["data"] = values.astype(np.float16)
+            group["data"].attrs.update(attributes)
+    stored = counts.X.toarray().astype(np.float16)
+    np.testing.assert_array_equal(sai.read(path).X.toarray(), stored)
+    for layer in (None, "by_gene"):
+        impute_file(path, output=tmp_path / "out.h5ad", model=model, layer=layer, overwrite=True)
+        expected = in_memory(path, model, layer=layer)
+        equal(sai.read(tmp_path / "out.h5ad").layers["imputed"], expected.layers["imputed"])
+    with open_cells(path) as cells:
+        assert find_counts(cells).layer is None
+        for matrix in (cells.X, cells.layers["by_gene"]):
+            sample = sample_rows(matrix, n_values=9999)
+            np.testing.assert_array_equal(sample.values.toarray(), stored[sample.rows])  # noqa: PD011
 
 
 @pytest.mark.filterwarnings(f"ignore:{EMPTY}")
@@ -335,14 +406,44 @@ def test_a_file_cut_short_is_refused(counts, model, tmp_path, where):
 def test_a_chunk_that_does_not_unpack_is_refused(counts, model, tmp_path):
     path = tmp_path / "in.h5ad"
     counts.write_h5ad(path, compression="gzip")
-    with h5py.File(path) as file:
-        chunk = file["X/data"].id.get_chunk_info(file["X/data"].id.get_num_chunks() - 1)
-    damaged = bytearray(path.read_bytes())
-    damaged[chunk.byte_offset : chunk.byte_offset + chunk.size] = bytes(chunk.size)
-    path.write_bytes(damaged)
+    damaged_hdf5(path, "X/data")
     with pytest.raises(ValueError, match="cannot be read, it is damaged"):
         impute_file(path, output=tmp_path / "out.h5ad", model=model)
     assert [p.name for p in tmp_path.iterdir()] == ["in.h5ad"]
+
+
+def damaged_hdf5(path, name):
+    """Zeros in place of the last chunk of an array."""
+    with h5py.File(path) as file:
+        chunk = file[name].id.get_chunk_info(file[name].id.get_num_chunks() - 1)
+    content = bytearray(path.read_bytes())
+    content[chunk.byte_offset : chunk.byte_offset + chunk.size] = bytes(chunk.size)
+    path.write_bytes(content)
+
+
+def damaged_zarr(path, name):
+    """A chunk cut short."""
+    chunk = max(path.joinpath(name).glob("[0-9]*"))
+    chunk.write_bytes(chunk.read_bytes()[:-20])
+
+
+@pytest.mark.filterwarnings(f"ignore:{EMPTY}")
+@pytest.mark.parametrize("name", ["obsm/X_pca", "layers/copy/data", "obs/score", "uns/deep/list"])
+@pytest.mark.parametrize(("suffix", "other"), [(".h5ad", ".zarr"), (".zarr", ".h5ad")])
+def test_damage_in_what_is_only_copied_is_refused_as_by_read(counts, model, tmp_path, name, suffix, other):
+    path = tmp_path / f"in{suffix}"
+    if suffix == ".h5ad":
+        counts.write_h5ad(path, compression="gzip")
+        damaged_hdf5(path, name)
+    else:
+        damaged_zarr(store(counts, path), name)
+    with pytest.raises(ValueError, match=suffix) as expected:
+        sai.read(path)
+    for output in (suffix, other):
+        with pytest.raises(ValueError, match=suffix) as raised:
+            impute_file(path, output=tmp_path / f"out{output}", model=model)
+        assert str(raised.value).split(" (")[0] == str(expected.value).split(" (")[0]
+    assert [p.name for p in tmp_path.iterdir()] == [path.name]
 
 
 # -------------------------------------------------------------------------------------------------------- other files
@@ -365,17 +466,27 @@ def test_files_that_are_not_stored_by_rows_are_read_as_a_whole(counts, model, tm
 
 
 @pytest.mark.parametrize("suffix", [".h5ad", ".zarr"])
-def test_repeated_gene_names_are_made_unique_as_in_reading(counts, model, tmp_path, suffix):
+@pytest.mark.parametrize("axis", ["cell", "gene"])
+def test_repeated_names_are_made_unique_as_in_reading(counts, model, tmp_path, suffix, axis):
     repeated = AnnData(counts.X, obs=counts.obs, var=counts.var)
-    repeated.var_names = ["twice" if name in {"gene_1", "gene_2"} else name for name in counts.var_names]
+    frame = repeated.obs if axis == "cell" else repeated.var
+    frame.index = ["twice" if number in {0, len(frame) - 1} else name for number, name in enumerate(frame.index)]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         path = store(repeated, tmp_path / f"in{suffix}")
-    texts = [text for text, _ in said(impute_file, path, output=tmp_path / f"out{suffix}", model=model)]
-    assert "1 repeated gene names were made unique with -1, -2, ..." in texts
+    streamed = said(impute_file, path, output=tmp_path / f"out{suffix}", model=model)
+    of_names = [(text, where) for text, where in streamed if "repeated" in text]
+    assert of_names == [(f"1 repeated {axis} names were made unique with -1, -2, ...", __file__)]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        expected = in_memory(path, model, suffix=suffix)
+        impute_file(path, output=tmp_path / "out.csv", model=model)
+        sai.write(expected, tmp_path / "memory.csv", layer="imputed")
     result = sai.read(tmp_path / f"out{suffix}")
-    assert list(result.var_names[:2]) == ["twice", "twice-1"]
-    assert list(result.uns["imputed"]["genes"]) == [gene for gene in model.genes_ if gene in result.var_names]
+    names = result.obs_names if axis == "cell" else result.var_names
+    assert list(names[[0, -1]]) == ["twice", "twice-1"]
+    equal_objects(result, expected)
+    assert (tmp_path / "out.csv").read_bytes() == (tmp_path / "memory.csv").read_bytes()
 
 
 def test_an_interruption_leaves_nothing(counts, model, tmp_path):
@@ -414,6 +525,71 @@ def test_zarr_metadata_is_consolidated_and_its_format_kept(counts, model, tmp_pa
         group = zarr.open_group(output, mode="r")
         assert group.metadata.zarr_format == zarr_format
         assert "imputed" in group.metadata.consolidated_metadata.metadata["layers"].consolidated_metadata.metadata
+
+
+# ------------------------------------------------------------------------------------------------------ command line
+
+
+def command(source, *options, output, model):
+    """Run `scautoimpute impute --from-model` in this process; returns the summary."""
+    model.save(output.parent / "model")
+    arguments = ["impute", str(source), "-o", str(output), "--from-model", str(output.parent / "model"), "--json"]
+    done = CliRunner().invoke(app, [*arguments, *options], catch_exceptions=False)
+    assert done.exit_code == 0, done.output
+    return json.loads(done.stdout.splitlines()[-1]), done.stderr
+
+
+@pytest.mark.filterwarnings("always::UserWarning")
+@pytest.mark.parametrize("name", ["in.tsv", "in.h5ad"])
+def test_a_file_that_does_not_stream_is_read_once_and_turned_first(counts, model, tmp_path, name):
+    some = counts[:300, [*range(N_GENES), 3]].to_df().iloc[10:].astype(int)
+    turned = some.T.set_axis(["twice", *some.columns[1:-1], "twice"])
+    if name == "in.tsv":
+        turned.to_csv(tmp_path / name, sep="\t")
+    else:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            logs = AnnData(np.log1p(turned.to_numpy()), obs=turned[[]], layers={"counts": turned.to_numpy()})
+            logs.var_names = list(some.index)
+            logs.write_h5ad(tmp_path / name)
+    summary, stderr = command(tmp_path / name, "--transpose", output=tmp_path / "out.h5ad", model=model)
+    of_names = [line for line in stderr.splitlines() if "repeated" in line]
+    assert of_names == ["warning: 1 repeated gene names were made unique with -1, -2, ..."]
+    assert summary["counts"].startswith("layer counts holds" if name == "in.h5ad" else "X holds whole numbers")
+    assert (summary["cells"], summary["genes"]) == (290, N_GENES + 1)
+
+
+@pytest.mark.filterwarnings("always::UserWarning")
+def test_where_counts_are_is_found_without_reading_obs(counts, model, tmp_path):
+    n_cells, n_columns = 20_000, 200
+    obs = pd.DataFrame(np.zeros((n_cells, n_columns)), columns=[f"c{i}" for i in range(n_columns)])
+    obs.index = obs.index.astype(str)
+    x = sparse.vstack([counts.X[10:20]] * (n_cells // 10), format="csr")
+    adata = AnnData(x.astype(np.float32), obs=obs, var=counts.var)
+    adata.X.data += 0.5
+    adata.layers["counts"] = x
+    path = store(adata, tmp_path / "in.h5ad")
+    command(store(counts[:300].copy(), tmp_path / "few.h5ad"), output=tmp_path / "out.h5ad", model=model)
+    del adata
+    tracemalloc.start()
+    try:
+        summary, _ = command(path, "--overwrite", output=tmp_path / "out.h5ad", model=model)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert summary["counts"].startswith("layer counts holds whole numbers")
+    assert peak < 0.8 * obs.memory_usage().sum()
+
+
+def test_damage_met_while_counts_are_looked_for_names_the_file(counts, model, tmp_path):
+    path = tmp_path / "in.h5ad"
+    counts.write_h5ad(path, compression="gzip")
+    damaged_hdf5(path, "X/data")
+    model.save(tmp_path / "model")
+    arguments = ["impute", str(path), "-o", str(tmp_path / "out.h5ad"), "--from-model", str(tmp_path / "model")]
+    done = CliRunner().invoke(app, arguments)
+    assert done.exit_code == 1
+    assert "in.h5ad cannot be read, it is damaged" in done.stderr
 
 
 # ------------------------------------------------------------------------------------------------------------ memory

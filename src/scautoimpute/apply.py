@@ -1,5 +1,6 @@
 """Apply a trained model to cells that are too many for memory: a file in, a file with one more layer out."""
 
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -12,7 +13,7 @@ from ._recipe import FittedRecipe
 from .autoimpute import AutoImpute
 from .io import check_writable, read, refuse_transposed, write
 from .io.complete import complete_or_absent
-from .io.matrix import CELLS_PER_BLOCK, counts_matrix
+from .io.matrix import CELLS_PER_BLOCK
 from .io.result import StoredResult, TextResult, stored_result
 from .io.stream import StoredCells, is_stored_by_rows, open_cells
 from .progress import progress_bar
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
     from ._genes import FloatArray
     from .scales import Scale
 
-__all__ = ["impute_file"]
+__all__ = ["cells_of", "impute_cells", "impute_file"]
 
 _BY_BLOCKS = (".h5ad", ".zarr", ".csv", ".csv.gz", ".tsv", ".tsv.gz")
 
@@ -89,7 +90,7 @@ def impute_file(
     Warns
     -----
     UserWarning
-        If genes of the model are missing, cells have no reads, or gene names repeat.
+        If genes of the model are missing, cells have no reads, or names of cells or genes repeat.
 
     Examples
     --------
@@ -108,24 +109,76 @@ def impute_file(
     source, output = Path(source).expanduser(), Path(output).expanduser()
     check_writable(output, overwrite=overwrite)
     estimator = model if isinstance(model, AutoImpute) else AutoImpute.load(model)
-    recipe = recipe_of(estimator)
-    options: dict[str, Any] = {"scale": scale, "keep_observed": keep_observed}
+    recipe_of(estimator)  # refuses a model that cannot be applied, before anything is read
+    with cells_of(source, output=output, transpose=transpose) as cells:
+        return impute_cells(
+            cells,
+            output=output,
+            model=estimator,
+            layer=layer,
+            scale=scale,
+            keep_observed=keep_observed,
+            key_added=key_added,
+            overwrite=overwrite,
+        )
+
+
+@contextmanager
+def cells_of(source: Path, *, output: Path, transpose: bool) -> "Iterator[AnnData | StoredCells]":
+    """Yield the cells in a file: on disk if both files allow blocks of cells, else the whole object in memory.
+
+    Parameters
+    ----------
+    source, output, transpose
+        As in `impute_file`.
+    """
+    source = source.expanduser()
     if transpose or not (is_stored_by_rows(source) and output.name.lower().endswith(_BY_BLOCKS)):
-        adata = read(source, transpose=transpose)
-        tl.autoimpute(adata, layer=layer, model=estimator, key_added=key_added, **options)
-        write(adata, output, layer=key_added, overwrite=overwrite)
-        record: dict[str, Any] = adata.uns[key_added]
+        yield read(source, transpose=transpose)
+        return
+    with open_cells(source, stacklevel=4) as cells:
+        yield cells
+
+
+def impute_cells(
+    cells: "AnnData | StoredCells",
+    *,
+    output: Path,
+    model: AutoImpute,
+    layer: str | None,
+    scale: "Scale",
+    keep_observed: bool,
+    key_added: str,
+    overwrite: bool,
+) -> dict[str, Any]:
+    """Impute what `cells_of` yields; as `impute_file`, of which this is the second half.
+
+    Parameters
+    ----------
+    cells
+        What to impute.
+    output, model, layer, scale, keep_observed, key_added, overwrite
+        As in `impute_file`.
+
+    Returns
+    -------
+    The record.
+    """
+    options: dict[str, Any] = {"scale": scale, "keep_observed": keep_observed}
+    if not isinstance(cells, StoredCells):
+        tl.autoimpute(cells, layer=layer, model=model, key_added=key_added, **options)
+        write(cells, output, layer=key_added, overwrite=overwrite)
+        record: dict[str, Any] = cells.uns[key_added]
         return record
-    with open_cells(source) as cells:
-        refuse_transposed(cast("AnnData", cells))
-        run = _Run(cells, layer, estimator, FittedRecipe.to(cells.var_names, recipe, stacklevel=3), options)
-        with (
-            complete_or_absent(output.resolve()) as beside,
-            stored_result(beside, cells, name=output, key=key_added, is_sparse=run.is_sparse) as result,
-        ):
-            for rows, embedding in run.blocks():
-                result.append(rows, embedding)
-            return run.finish(result)
+    refuse_transposed(cast("AnnData", cells))
+    run = _Run(cells, layer, model, FittedRecipe.to(cells.var_names, recipe_of(model), stacklevel=4), options)
+    with (
+        complete_or_absent(output.expanduser().resolve()) as beside,
+        stored_result(beside, cells, name=output, key=key_added, is_sparse=run.is_sparse) as result,
+    ):
+        for rows, embedding in run.blocks():
+            result.append(rows, embedding)
+        return run.finish(result)
 
 
 class _Run:
@@ -140,7 +193,7 @@ class _Run:
         options: dict[str, Any],
     ) -> None:
         self.cells, self.layer, self.estimator, self.recipe, self.options = cells, layer, estimator, recipe, options
-        self.is_sparse = hasattr(counts_matrix(cast("AnnData", cells), layer), "to_memory")
+        self.is_sparse = hasattr(cells.by_rows(layer), "format")
         self.logs_said = layer is None and "log1p" in cells.uns
         self.has_fractions, self.largest, self.n_entries = False, 0.0, 0
         self.seen_G = np.zeros(cells.n_vars, dtype=bool)
@@ -204,7 +257,7 @@ class _Run:
         if self.has_fractions:
             refuse_small(self.largest, flagged=self.logs_said)
         is_empty = np.concatenate(self.is_empty)
-        report_empty(is_empty, reference=False, stacklevel=3)
+        report_empty(is_empty, reference=False, stacklevel=4)
         alignment = self.recipe.alignment
         facts = {
             "n_cells": self.cells.n_obs,

@@ -2,7 +2,7 @@
 
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
@@ -107,9 +107,8 @@ def impute(
             check_writable(model, overwrite=overwrite or progress.model_is_ours, any_suffix=True)
         estimator = None if method else _estimator(from_model, device=device, seed=seed or 0, training=training)
         if from_model is not None and estimator is not None:
-            layer, assumed = _counts_on_disk(source, layer)
-            applied = {"layer": layer, "scale": scale, "keep_observed": not smooth, "key_added": key_added}
-            record = _apply(estimator, source, output=output, transpose=transpose, overwrite=overwrite, **applied)
+            applied = {"scale": scale, "keep_observed": not smooth, "key_added": key_added, "overwrite": overwrite}
+            record, assumed = _apply(estimator, source, output=output, layer=layer, transpose=transpose, **applied)
             report(summarise(record, key_added, source, output, started, assumed=assumed), as_json=as_json)
             return
         adata = read(source, transpose=transpose)
@@ -144,23 +143,22 @@ def _without_autoimpute(method: str | None, preset: str | None) -> tuple[str | N
     return (None if method == "autoimpute" else method), preset
 
 
-def _counts_on_disk(source: Path, layer: str | None) -> tuple[str | None, str]:
-    from ..io.lazy import opened
-
-    with opened(source) as adata:
-        return where_counts_are(adata, layer)
-
-
 def _genes(asked: dict[str, str | None], method: str | None) -> dict[str, Any]:
     """Return which genes to model: 1000 for AutoImpute, all for the others, unless something else was asked."""
     number = asked["n_top_genes"] or ("1000" if method is None else "all")
     return {"n_top_genes": "all" if number == "all" else int(number), "flavor": asked["flavor"] or "dispersion"}
 
 
-def _apply(estimator: "AutoImpute", source: Path, **options: Any) -> dict[str, Any]:
-    from ..apply import impute_file
+def _apply(
+    estimator: "AutoImpute", source: Path, *, output: Path, layer: str | None, transpose: bool, **options: Any
+) -> tuple[dict[str, Any], str]:
+    """Return the record, and why the counts are where."""
+    from ..apply import cells_of, impute_cells
 
-    return impute_file(source, model=estimator, **options)
+    with cells_of(source, output=output, transpose=transpose) as cells:
+        layer, assumed = where_counts_are(cast("AnnData", cells), layer)
+        check_layers(layer, options["key_added"])
+        return impute_cells(cells, output=output, model=estimator, layer=layer, **options), assumed
 
 
 def _run(adata: "AnnData", estimator: "AutoImpute", **options: Any) -> None:

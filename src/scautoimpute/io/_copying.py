@@ -1,13 +1,18 @@
 """Copy the elements of an anndata file to another without changing them, and without holding their matrices.
 
-Between files of the same kind the bytes are copied; from h5ad to zarr and back, arrays are, a piece at a time.
+Between files of the same kind the bytes are copied, after all of them have been read, for a copy of damage would look
+like a whole file; from h5ad to zarr and back, arrays are copied, a piece at a time.
 """
 
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from .matrix import row_blocks
+from .read import parsing
 
 _VALUES_PER_PIECE = 4_000_000
 # Groups of which each member is an element of its own; others, such as categories, anndata reads and writes as one.
@@ -18,6 +23,13 @@ def copy_members(source: Any, target: Any, *, paths: tuple[Path, Path], but: dic
     """Copy everything in a file to an empty one, but what `but` names, as ``{"layers": {"imputed"}}``.
 
     `source` and `target` are the roots of the files, `paths` says where these are.
+
+    Raises
+    ------
+    ValueError
+        If `source` is damaged, as by `read`.
+    OSError
+        If `target` cannot be written.
     """
     copy_attributes(source, target)
     for name in list(source):
@@ -45,36 +57,62 @@ def is_hdf5(item: Any) -> bool:
 
 
 def _copy(source: Any, target: Any, name: str, paths: tuple[Path, Path]) -> None:
-    if is_hdf5(source) and is_hdf5(target):
+    if is_hdf5(source) != is_hdf5(target):
+        _convert(source, target, name, paths[0])
+        return
+    with parsing(paths[0]):
+        _read_through(source[name])
+    if is_hdf5(source):
         source.copy(name, target)
-    elif not is_hdf5(source) and not is_hdf5(target):
-        shutil.copytree(Path(paths[0], source.path, name), Path(paths[1], target.path, name))
     else:
-        _convert(source[name], target, name)
+        shutil.copytree(Path(paths[0], source.path, name), Path(paths[1], target.path, name))
 
 
-def _convert(source: Any, target: Any, name: str) -> None:
+def _read_through(item: Any) -> None:
+    """Unpack everything, which tells whether it can be."""
+    if not hasattr(item, "shape"):
+        for member in list(item):
+            _read_through(item[member])
+    elif not item.shape:
+        item[()]
+    else:
+        for rows in _pieces(item):
+            item[rows]
+
+
+def _pieces(array: Any) -> Iterator[slice]:
+    """Yield rows to be read at once: whole chunks, so that none is unpacked twice."""
+    n_values = max(1, int(np.prod(array.shape[1:], dtype=np.int64)))
+    along = array.chunks[0] if array.chunks else 1
+    return row_blocks(array, max(1, _VALUES_PER_PIECE // n_values // along) * along)
+
+
+def _convert(source: Any, target: Any, name: str, path: Path) -> None:
     from anndata.io import read_elem, write_elem
 
-    kind = source.attrs.get("encoding-type")
-    if not hasattr(source, "shape") and kind in _OPENED:
+    with parsing(path):
+        item = source[name]
+        is_array, members = hasattr(item, "shape"), () if hasattr(item, "shape") else list(item)
+    if not is_array and item.attrs.get("encoding-type") in _OPENED:
         group = target.create_group(name)
-        copy_attributes(source, group)
-        for member in list(source):
-            _convert(source[member], group, member)
-    elif hasattr(source, "shape") and source.shape and source.dtype.kind in "biuf" and source.dtype.names is None:
-        _copy_array(source, target, name)
+        copy_attributes(item, group)
+        for member in members:
+            _convert(item, group, member, path)
+    elif is_array and item.shape and item.dtype.kind in "biuf" and item.dtype.names is None:
+        _copy_array(item, target, name, path)
     else:
-        write_elem(target, name, read_elem(source))
+        with parsing(path):
+            element = read_elem(item)
+        write_elem(target, name, element)
 
 
-def _copy_array(source: Any, target: Any, name: str) -> None:
-    n_rows, row = source.shape[0], int(np.prod(source.shape[1:], dtype=np.int64))
-    piece = max(1, _VALUES_PER_PIECE // max(1, row))
+def _copy_array(source: Any, target: Any, name: str, path: Path) -> None:
     array = new_array(target, name, shape=source.shape, dtype=source.dtype)
     copy_attributes(source, array)
-    for start in range(0, n_rows, piece):
-        array[start : start + piece] = source[start : start + piece]
+    for rows in _pieces(source):
+        with parsing(path):
+            values = source[rows]
+        array[rows] = values
 
 
 def new_array(group: Any, name: str, *, shape: tuple[int, ...], dtype: Any, rows: int | None = None) -> Any:

@@ -8,7 +8,15 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from anndata import AnnData
 
-__all__ = ["BadContentError", "WithoutNul", "looks_transposed", "one_line", "recognised_suffix", "refuse_transposed"]
+__all__ = [
+    "NAMES_LOOKED_AT",
+    "BadContentError",
+    "WithoutNul",
+    "looks_transposed",
+    "one_line",
+    "recognised_suffix",
+    "refuse_transposed",
+]
 
 _ENSEMBL_GENE = re.compile(r"^ENS[A-Z]{0,4}G\d{6,}")
 _BARCODE = re.compile(r"^[ACGT]{10,}(-\d+)?$")
@@ -19,7 +27,7 @@ _WELL_KNOWN_GENE = re.compile(
     r"ACTA2|COX[4-8][A-C]\d*|NDUF[ABCSV]\d+)$",
     re.IGNORECASE,
 )
-_NAMES_LOOKED_AT = 100_000  # no genome has more genes; millions of cell names need not all be read
+NAMES_LOOKED_AT = 100_000  # no genome has more genes; millions of cell names need not all be read
 
 
 class BadContentError(ValueError):
@@ -86,7 +94,7 @@ def refuse_transposed(adata: "AnnData") -> None:
 
 
 def _some_names(names: Any) -> list[str]:
-    step = -(-len(names) // _NAMES_LOOKED_AT) or 1
+    step = -(-len(names) // NAMES_LOOKED_AT) or 1
     return [str(name) for name in names[::step]]
 
 

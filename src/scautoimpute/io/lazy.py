@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from anndata import AnnData
 
-__all__ = ["opened"]
+__all__ = ["holds_raw", "opened", "stored_matrix"]
 
 
 @contextmanager
@@ -60,21 +60,26 @@ def _on_disk(group: Any) -> "AnnData":
     from anndata import AnnData
     from anndata.io import read_elem
 
-    raw = group.get("raw")
-    has_raw = raw is not None and not hasattr(raw, "shape") and "X" in raw  # an array stands for None
+    raw = group["raw"] if holds_raw(group) else None
     with quietly():
         adata = AnnData(
-            X=_matrix(group["X"]) if "X" in group else None,
+            X=stored_matrix(group["X"]) if "X" in group else None,
             obs=read_elem(group["obs"]),
             var=read_elem(group["var"]),
-            layers={name: _matrix(group["layers"][name]) for name in group.get("layers", {})},
+            layers={name: stored_matrix(group["layers"][name]) for name in group.get("layers", {})},
             uns=dict.fromkeys(group.get("uns", {}), True),
-            raw={"X": _matrix(raw["X"]), "var": read_elem(raw["var"])} if has_raw else None,
+            raw=None if raw is None else {"X": stored_matrix(raw["X"]), "var": read_elem(raw["var"])},
         )
     return cast("AnnData", adata)
 
 
-def _matrix(item: Any) -> Any:
+def holds_raw(group: Any) -> bool:
+    """Return whether the root of a file holds ``adata.raw``; an array stands for None."""
+    return "raw" in group and not hasattr(group["raw"], "shape") and "X" in group["raw"]
+
+
+def stored_matrix(item: Any) -> Any:
+    """Return a matrix that stays on disk: an array as it is, a group as anndata's sparse matrix."""
     from anndata.io import sparse_dataset
 
     return item if hasattr(item, "shape") else sparse_dataset(item)

@@ -38,9 +38,11 @@ def read_in_pieces(group: Any) -> "AnnData":
 
 
 def _sparse(group: Any, kind: Any, passed: "Bytes") -> Any:
-    """Assemble a matrix as anndata does, from its parts as they are stored."""
-    matrix = kind(tuple(int(size) for size in group.attrs["shape"]), dtype=group["data"].dtype)
-    matrix.data = _array(group["data"], passed)
+    """Assemble a matrix as anndata does, from its parts as they are stored; scipy has no half precision."""
+    values = _array(group["data"], passed)
+    values = values.astype(np.float32) if values.dtype == np.float16 else values
+    matrix = kind(tuple(int(size) for size in group.attrs["shape"]), dtype=values.dtype)
+    matrix.data = values
     matrix.indices, matrix.indptr = _array(group["indices"], passed), _array(group["indptr"], passed)
     matrix.check_format(full_check=False)
     return matrix

@@ -22,9 +22,19 @@ from .read_anndata import is_zarr, read_h5ad, read_loom, read_zarr
 from .read_text import read_text
 
 if TYPE_CHECKING:
+    import pandas as pd
     from anndata import AnnData
 
-__all__ = ["SUFFIXES", "format_of", "make_names_unique", "parsing", "read", "refuse_no_matrix", "unpacked"]
+__all__ = [
+    "SUFFIXES",
+    "format_of",
+    "make_names_unique",
+    "parsing",
+    "read",
+    "refuse_no_matrix",
+    "unique_names",
+    "unpacked",
+]
 
 _Reader = Callable[[Path], "AnnData"]
 _READERS: dict[str, _Reader] = {
@@ -208,13 +218,18 @@ def _turned(adata: "AnnData") -> "AnnData":
 
 def make_names_unique(adata: "AnnData") -> None:
     """Make repeated names of cells and of genes unique, and warn how many there were."""
-    for names, kind, repair in (
-        (adata.var_names, "gene", adata.var_names_make_unique),
-        (adata.obs_names, "cell", adata.obs_names_make_unique),
-    ):
-        n_repeats = int(names.duplicated().sum())
-        if n_repeats:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore", UserWarning)  # about the suffix; ours says it
-                repair()
-            warnings.warn(f"{n_repeats} repeated {kind} names were made unique with -1, -2, ...", stacklevel=3)
+    adata.var_names = unique_names(adata.var_names, kind="gene", stacklevel=4)
+    adata.obs_names = unique_names(adata.obs_names, kind="cell", stacklevel=4)
+
+
+def unique_names(names: "pd.Index[str]", *, kind: str, stacklevel: int) -> "pd.Index[str]":
+    """Return names of which the repeated ones are numbered, and warn how many there were."""
+    from anndata.utils import make_index_unique
+
+    n_repeats = int(names.duplicated().sum())
+    if not n_repeats:
+        return names
+    warnings.warn(f"{n_repeats} repeated {kind} names were made unique with -1, -2, ...", stacklevel=stacklevel)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # about the suffix; ours says it
+        return make_index_unique(names)

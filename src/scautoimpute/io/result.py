@@ -1,7 +1,5 @@
 """Where a result goes a block of cells at a time: a copy of an anndata file with more in it, or a text table."""
 
-import gzip
-import io
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -14,7 +12,8 @@ from scipy import sparse
 from ._copying import copy_members, is_hdf5, new_array
 from .checks import one_line
 from .counted import hdf5_file
-from .stream import StoredCells, names_at
+from .stream import StoredCells
+from .write_text import dense, text_file, write_rows
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -55,8 +54,9 @@ class StoredResult:
         for name in ("layers", "obsm", "uns"):
             if name not in root:
                 _mark(root.create_group(name), "dict", "0.1.0")
-        if cells.n_repeats:
-            _replace(root["var"], root["var"].attrs["_index"], cells.var_names.to_numpy())
+        for frame in cells.renamed:
+            names = cells.var_names if frame == "var" else cells.cell_names(slice(None))
+            _replace(root[frame], root[frame].attrs["_index"], names.to_numpy())
         self.layer = self._new_layer(root["layers"])
         self.n_rows, self.n_entries = 0, 0
         self.embedding: Any = None
@@ -127,14 +127,9 @@ class TextResult:
 
     def append(self, layer: Any, embedding: "NDArray[np.float32]") -> None:
         """Add the lines of some more cells; the embedding has no place in a table."""
-        import pandas as pd
-
-        rows = slice(self.n_rows, self.n_rows + embedding.shape[0])
-        names = names_at(self.cells.root["obs"], rows)
-        values = layer.toarray() if sparse.issparse(layer) else layer
-        block = pd.DataFrame(values, names, self.cells.var_names)
-        block.to_csv(self.handle, sep=self.separator, header=rows.start == 0, index_label="")
-        self.n_rows = rows.stop
+        first, self.n_rows = self.n_rows, self.n_rows + embedding.shape[0]
+        names, genes = self.cells.cell_names(slice(first, self.n_rows)), self.cells.var_names
+        write_rows(self.handle, dense(layer), names, genes, separator=self.separator, with_header=first == 0)
 
     def finish(self, size_factor: "NDArray[np.float64]", modelled: "NDArray[np.bool_]", record: dict[str, Any]) -> None:
         """Add nothing: a table holds no more than the layer."""
@@ -149,7 +144,7 @@ def stored_result(
     try:
         if opened is None:
             separator = "," if ".csv" in path.suffixes[-2:] else "\t"
-            with _text(path) as handle:
+            with text_file(path) as handle:
                 yield TextResult(handle, cells, separator=separator)
             return
         with opened(path, cells) as (root, check):
@@ -175,15 +170,6 @@ def _zarr(path: Path, cells: StoredCells) -> Iterator[tuple[Any, Callable[[], No
         root = _new_store(path, cells)
         yield root, lambda: None  # what goes wrong is raised where it does
         zarr.consolidate_metadata(root.store)
-
-
-@contextmanager
-def _text(path: Path) -> Iterator[Any]:
-    with path.open("wb") as plain:
-        # Neither time nor name, so that the same contents are the same bytes
-        packed = gzip.GzipFile("", "wb", 6, plain, mtime=0) if path.suffix == ".gz" else None
-        with io.TextIOWrapper(packed or plain, encoding="utf-8", newline="") as handle:
-            yield handle
 
 
 def _new_store(path: Path, cells: StoredCells) -> Any:

@@ -6,18 +6,19 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .matrix import block_csr, counts_matrix, row_blocks, rows_per_block
-from .read import format_of, parsing
+import numpy as np
+
+from .checks import NAMES_LOOKED_AT
+from .lazy import holds_raw, stored_matrix
+from .matrix import RAW, block_csr, counts_matrix, raw_positions, row_blocks, rows_per_block
+from .read import format_of, parsing, unique_names
 from .read_anndata import is_described
 from .store import open_zarr
 
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["StoredCells", "is_stored_by_rows", "names_at", "open_cells"]
-
-_NAMES_LOOKED_AT = 100_000
-_SPARSE = {"csr_matrix": "csr", "csc_matrix": "csc"}
+__all__ = ["StoredCells", "StoredMatrix", "is_stored_by_rows", "names_at", "open_cells"]
 
 
 class StoredCells:
@@ -30,23 +31,21 @@ class StoredCells:
     root
         Its group, of h5py or zarr.
     layers
-        Each layer as it is stored: a backed sparse matrix or an array, of which rows can be taken.
+        Each layer as a `StoredMatrix`.
     """
 
     def __init__(self, path: Path, root: Any) -> None:
-        from anndata.io import sparse_dataset
-
-        def opened(item: Any) -> Any:
-            return sparse_dataset(item) if item.attrs.get("encoding-type") in _SPARSE else item
-
         self.path, self.root = path, root
-        self.X = opened(root["X"]) if "X" in root else None
-        self.layers = {name: opened(root["layers"][name]) for name in root["layers"]} if "layers" in root else {}
-        has_raw = "raw" in root and not hasattr(root["raw"], "shape")  # an array stands for None
-        self.raw = _StoredRaw(_SomeGenes(opened(root["raw"]["X"])), root["raw"]["var"]) if has_raw else None
-        self.uns = root["uns"] if "uns" in root else {}  # noqa: SIM401 (groups of zarr have no get with a default)
+        layers = root["layers"] if "layers" in root else {}  # noqa: SIM401 (groups of zarr have no get with a default)
+        self.X = StoredMatrix(root["X"], path) if "X" in root else None
+        self.layers = {name: StoredMatrix(layers[name], path) for name in layers}
+        self.raw = _StoredRaw(root["raw"], path) if holds_raw(root) else None
+        self.uns = root["uns"] if "uns" in root else {}  # noqa: SIM401
         self.n_obs, self.n_vars = (int(_index(root[frame]).shape[0]) for frame in ("obs", "var"))
-        self.var_names, self.n_repeats = _unique(names_at(root["var"], slice(None)))
+        self.var_names = names_at(root["var"], slice(None))
+        self._cell_names: pd.Index[str] | None = None
+        self.renamed: set[str] = set()
+        self._by_rows: dict[str | None, Any] = {}
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -56,53 +55,120 @@ class StoredCells:
     @property
     def obs_names(self) -> "pd.Index[str]":
         """Names of cells, of evenly spaced ones if they are many."""
-        return names_at(self.root["obs"], slice(None, None, -(-self.n_obs // _NAMES_LOOKED_AT) or 1))
+        return self.cell_names(slice(None, None, -(-self.n_obs // NAMES_LOOKED_AT) or 1))
+
+    def cell_names(self, rows: slice) -> "pd.Index[str]":
+        """Return the names of some cells."""
+        return names_at(self.root["obs"], rows) if self._cell_names is None else self._cell_names[rows]
+
+    def make_names_unique(self, *, stacklevel: int) -> None:
+        """Make repeated names unique, as `read` does; those of cells are held only if some repeat."""
+        unique = unique_names(self.var_names, kind="gene", stacklevel=stacklevel + 1)
+        if unique is not self.var_names:
+            self.var_names = unique
+            self.renamed.add("var")
+        if self._has_equal_cell_names():
+            names = names_at(self.root["obs"], slice(None))
+            self._cell_names = unique_names(names, kind="cell", stacklevel=stacklevel + 1)
+            self.renamed.add("obs")
+
+    def _has_equal_cell_names(self) -> bool:
+        """Tell by 8 bytes of each name; that two others share them is all but impossible, and harmless."""
+        from pandas.util import hash_array
+
+        blocks = row_blocks(_index(self.root["obs"]), NAMES_LOOKED_AT)
+        hashes = [hash_array(names_at(self.root["obs"], rows).to_numpy(), categorize=False) for rows in blocks]
+        return bool(np.unique(np.concatenate(hashes)).size < self.n_obs)
+
+    def by_rows(self, layer: str | None) -> Any:
+        """Return the counts as a matrix that rows can be taken of; one stored by columns is read, once, as a whole."""
+        if layer not in self._by_rows:
+            matrix, columns = self._counts(layer)
+            matrix = _row_wise(matrix, self.path)
+            self._by_rows[layer] = matrix if columns is None else _SomeGenes(matrix, columns)
+        return self._by_rows[layer]
 
     def rows(self, layer: str | None, size: int) -> Iterator[Any]:
         """Yield the counts as canonical ``csr_array``s of `size` cells, fewer in the last."""
-        matrix = _row_wise(counts_matrix(self, layer), self.path)
+        matrix = self.by_rows(layer)
         for rows in row_blocks(matrix, size):
-            block = _block(matrix, rows, self.path)
+            block = _block(matrix, rows)
             block.sum_duplicates()
             block.eliminate_zeros()
             yield block
 
+    def _counts(self, layer: str | None) -> tuple[Any, Any]:
+        """Return the matrix that holds them, and which of its columns are the genes, None for all."""
+        if layer == RAW and layer not in self.layers and self.raw is not None:
+            return self.raw.X, raw_positions(self)
+        return counts_matrix(self, layer), None
+
+
+class StoredMatrix:
+    """A matrix on disk, of which rows are read: it has a `format` if it is sparse. Damage is told in one line.
+
+    Sparse matrices in half precision, which scipy does not have, are widened.
+    """
+
+    def __init__(self, item: Any, path: Path) -> None:
+        self._matrix, self._path = stored_matrix(item), path
+        self.shape, self.dtype = tuple(map(int, self._matrix.shape)), self._matrix.dtype
+        if self._matrix is not item:
+            self.format, self.group = self._matrix.format, item
+        self._is_half = self._matrix is not item and self.dtype == np.float16
+
+    def __getitem__(self, rows: Any) -> Any:
+        with parsing(self._path):
+            return self._widened(rows) if self._is_half else self._matrix[rows]
+
+    def by_rows(self) -> Any:
+        """Return the whole matrix, in memory and by rows."""
+        with parsing(self._path):
+            return (self._widened(np.s_[:, :]) if self._is_half else self._matrix.to_memory()).tocsr()
+
+    def _widened(self, key: Any) -> Any:
+        """Return rows of a CSR matrix, or ``[:, columns]`` of a CSC."""
+        from scipy import sparse
+
+        first, last, _ = (key[1] if isinstance(key, tuple) else key).indices(self.shape[self.format == "csc"])
+        starts = self.group["indptr"][first : last + 1]
+        entries = slice(int(starts[0]), int(starts[-1]))
+        parts = self.group["data"][entries].astype(np.float32), self.group["indices"][entries], starts - starts[0]
+        if self.format == "csr":
+            return sparse.csr_array(parts, shape=(last - first, self.shape[1]))
+        return sparse.csc_array(parts, shape=(self.shape[0], last - first))
+
 
 class _StoredRaw:
-    """What `counts_matrix` asks of ``adata.raw``."""
+    """What is asked of ``adata.raw``."""
 
-    def __init__(self, matrix: "_SomeGenes", var: Any) -> None:
-        self.X, self.var_names = matrix, names_at(var, slice(None))
+    def __init__(self, group: Any, path: Path) -> None:
+        self.X, self.var_names = StoredMatrix(group["X"], path), names_at(group["var"], slice(None))
 
 
 class _SomeGenes:
-    """A stored matrix of which some columns were chosen, which are taken when rows are read."""
+    """Some columns of a matrix, which are taken when rows are read."""
 
-    def __init__(self, matrix: Any, positions: Any = slice(None)) -> None:
-        self.matrix, self.positions = matrix, positions
-        self.n_rows, self.dtype = matrix.shape[0], matrix.dtype
-        if hasattr(matrix, "to_memory"):
-            self.format, self.to_memory = matrix.format, lambda: block_csr(matrix.to_memory())[:, positions]
+    def __init__(self, matrix: Any, positions: Any) -> None:
+        self._matrix, self._positions = matrix, positions
+        self.shape = matrix.shape[0], len(positions)
+        if hasattr(matrix, "format"):
+            self.format = matrix.format
 
-    @property
-    def shape(self) -> tuple[int, int]:
-        n_genes = self.matrix.shape[1] if isinstance(self.positions, slice) else len(self.positions)
-        return self.n_rows, n_genes
-
-    def __getitem__(self, key: Any) -> Any:
-        if isinstance(key, tuple):
-            return _SomeGenes(self.matrix, key[1])
-        return self.matrix[key][:, self.positions]
+    def __getitem__(self, rows: slice) -> Any:
+        return self._matrix[rows][:, self._positions]
 
 
 @contextmanager
-def open_cells(path: Path) -> Iterator[StoredCells]:
-    """Open a file that `is_stored_by_rows` is true of; damage is told in one line."""
+def open_cells(path: Path, *, stacklevel: int = 1) -> Iterator[StoredCells]:
+    """Open a file that `is_stored_by_rows` is true of; damage is told in one line.
+
+    Repeated names are made unique, with a warning; `stacklevel` counts from where the block is entered.
+    """
     with ExitStack() as opened:
         with parsing(path):
             cells = StoredCells(path, opened.enter_context(_root(path)))
-        if cells.n_repeats:
-            warnings.warn(f"{cells.n_repeats} repeated gene names were made unique with -1, -2, ...", stacklevel=4)
+            cells.make_names_unique(stacklevel=stacklevel + 3)
         yield cells
 
 
@@ -148,18 +214,7 @@ def _index(frame: Any) -> Any:
     return frame[frame.attrs["_index"]]
 
 
-def _unique(names: "pd.Index[str]") -> tuple["pd.Index[str]", int]:
-    from anndata.utils import make_index_unique
-
-    n_repeats = int(names.duplicated().sum())
-    if not n_repeats:
-        return names, 0
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)
-        return make_index_unique(names), n_repeats
-
-
-def _row_wise(matrix: Any, path: Path) -> Any:
+def _row_wise(matrix: StoredMatrix, path: Path) -> Any:
     """Return a stored matrix that rows can be taken of; one stored by columns is read as a whole."""
     if getattr(matrix, "format", "csr") == "csr":
         return matrix
@@ -168,18 +223,14 @@ def _row_wise(matrix: Any, path: Path) -> Any:
         "store them by cells (CSR) to have them read a block at a time",
         stacklevel=6,
     )
-    with parsing(path):
-        return matrix.to_memory().tocsr()
+    return matrix.by_rows()
 
 
-def _block(matrix: Any, rows: slice, path: Path) -> Any:
+def _block(matrix: Any, rows: slice) -> Any:
     """Return rows as a ``csr_array``; of a dense matrix only a few at a time are held dense."""
     from scipy import sparse
 
     size = rows.stop - rows.start if hasattr(matrix, "format") else rows_per_block(matrix.shape[1])
-    pieces = []
-    for start in range(rows.start, rows.stop, size):
-        with parsing(path):
-            piece = matrix[start : min(start + size, rows.stop)]
-        pieces.append(block_csr(piece))
+    starts = range(rows.start, rows.stop, size)
+    pieces = [block_csr(matrix[start : min(start + size, rows.stop)]) for start in starts]
     return pieces[0] if len(pieces) == 1 else sparse.vstack(pieces, format="csr")

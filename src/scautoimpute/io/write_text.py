@@ -1,5 +1,6 @@
 """Write one matrix as text: a table, or a folder in Matrix Market format as 10x Genomics writes it."""
 
+import csv
 import gzip
 import io
 from collections.abc import Iterator
@@ -14,10 +15,13 @@ from ..progress import progress_bar
 from .matrix import is_integer_counts, row_blocks, rows_per_block
 
 if TYPE_CHECKING:
+    import pandas as pd
     from anndata import AnnData
+    from numpy.typing import NDArray
 
-__all__ = ["dense", "row_wise", "write_mtx_folder", "write_table"]
+__all__ = ["dense", "row_wise", "text_file", "write_mtx_folder", "write_rows", "write_table"]
 
+_LARGEST_WHOLE = 2**53  # above, a float64 need not be a whole number that was meant
 _UNWRITABLE = "\t\n\r"  # they part the names of a file of names
 
 
@@ -25,14 +29,43 @@ def write_table(adata: "AnnData", matrix: Any, path: Path, *, separator: str) ->
     """Write cells × genes with both names, a block of rows at a time."""
     import pandas as pd
 
-    whole = is_integer_counts(matrix)  # 3, not 3.0
     names = pd.Index(adata.obs_names)
-    with _binary(path) as raw, io.TextIOWrapper(raw, encoding="utf-8", newline="") as handle, _bar(adata) as bar:
+    with text_file(path) as handle, _bar(adata) as bar:
         for rows in row_blocks(matrix, rows_per_block(matrix.shape[1])):
-            values = dense(matrix[rows])
-            block = pd.DataFrame(values.astype(np.int64) if whole else values, names[rows], adata.var_names)
-            block.to_csv(handle, sep=separator, header=rows.start == 0, index_label="")
+            block = dense(matrix[rows])
+            write_rows(handle, block, names[rows], adata.var_names, separator=separator, with_header=rows.start == 0)
             bar.update(len(block))
+
+
+def write_rows(
+    handle: IO[str],
+    values: "NDArray[Any]",
+    cells: "pd.Index[str]",
+    genes: "pd.Index[str]",
+    *,
+    separator: str,
+    with_header: bool,
+) -> None:
+    """Write the lines of some cells, after one of gene names if these are the first."""
+    lines = csv.writer(handle, delimiter=separator, lineterminator="\n")
+    if with_header:
+        lines.writerow(["", *genes])
+    lines.writerows([name, *row] for name, row in zip(cells, _as_text(values).tolist(), strict=True))
+
+
+def _as_text(values: "NDArray[Any]") -> "NDArray[np.object_]":
+    """Write each number as short as it can be told from others of its type: 3, not 3.0; nothing for NaN.
+
+    This does not depend on the other values, of which not all may be known yet.
+    """
+    if values.dtype.kind != "f":
+        return (values.astype(np.int8) if values.dtype.kind == "b" else values).astype(object)
+    is_whole = (np.abs(values) <= _LARGEST_WHOLE) & (values == np.rint(values))
+    text = np.empty(values.shape, dtype=object)
+    text[is_whole] = values[is_whole].astype(np.int64)
+    text[~is_whole] = values[~is_whole].astype(str)
+    text[np.isnan(values)] = ""
+    return text
 
 
 def write_mtx_folder(adata: "AnnData", matrix: Any, folder: Path, *, gz: bool) -> None:
@@ -106,6 +139,13 @@ def _refuse_names(rows: list[tuple[str, ...]]) -> None:
 
 def _bar(adata: "AnnData") -> Any:
     return progress_bar(adata.n_obs, "writing", "cell")
+
+
+@contextmanager
+def text_file(path: Path) -> Iterator[IO[str]]:
+    """Open a file to write text, gzipped if its suffix says so."""
+    with _binary(path) as raw, io.TextIOWrapper(raw, encoding="utf-8", newline="") as handle:
+        yield handle
 
 
 @contextmanager
