@@ -146,19 +146,23 @@ def _parse(reader: _Reader, path: Path, suffix: str) -> "AnnData":
         warnings.filterwarnings("ignore", message="(Observation|Variable) names are not unique")
         with unpacked(path, suffix) as plain:
             adata = reader(plain)
-        _refuse_wild_indices(adata)
+        _check_matrices(adata)
         return adata
 
 
-def _refuse_wild_indices(adata: "AnnData") -> None:
-    """Raise if the indices of a sparse matrix lead out of it, as they may in a damaged file: using it would crash."""
+def _check_matrices(adata: "AnnData") -> None:
     matrices = [adata.X, *adata.layers.values(), *adata.obsm.values(), *adata.obsp.values(), *adata.varp.values()]
     for matrix in [*matrices, None if adata.raw is None else adata.raw.X]:
         if sparse.issparse(matrix) and matrix.format in {"csr", "csc"}:
-            matrix.check_format(full_check=True)
-            if (np.diff(matrix.indptr) < 0).any():  # which scipy does not look at if the last of them is zero
-                msg = "the row pointers of a sparse matrix fall; it is damaged: get it again"
-                raise BadContentError(msg)
+            refuse_wild_indices(matrix)
+
+
+def refuse_wild_indices(matrix: Any) -> None:
+    """Raise if the indices of a sparse matrix lead out of it, as they may in a damaged file: using it would crash."""
+    matrix.check_format(full_check=True)
+    if (np.diff(matrix.indptr) < 0).any():  # which scipy does not look at if the last of them is zero
+        msg = "the row pointers of a sparse matrix fall; it is damaged: get it again"
+        raise BadContentError(msg)
 
 
 @contextmanager
