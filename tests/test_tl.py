@@ -499,3 +499,11 @@ def test_empty_cells_stay_empty_and_are_reported(counts):
     assert not layer[5].any()
     totals = np.delete(np.expm1(layer).sum(1), 5)
     assert totals.max() < 5 * np.median(totals)
+
+
+def test_half_precision_counts_are_imputed(counts):
+    whole = with_x(counts, lambda x: x.clip(0, 2000))
+    half = with_x(counts, lambda x: x.clip(0, 2000).astype(np.float16))
+    for adata in (whole, half):
+        sai.tl.autoimpute(adata, model=fast())
+    np.testing.assert_array_equal(dense(half.layers["imputed"]), dense(whole.layers["imputed"]))

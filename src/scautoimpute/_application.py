@@ -11,7 +11,7 @@ from scipy import sparse
 
 from . import __version__
 from .errors import NotFittedError
-from .io.matrix import row_blocks, rows_per_block
+from .io.matrix import block_csr, row_blocks, rows_per_block
 from .scales import check_scale, from_normalised
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ def all_genes(
     is_sparse
         Whether to return a ``csr_matrix`` or an array.
     """
-    layer = sparse.csr_array(counts).astype(np.float64)
+    layer = block_csr(counts).astype(np.float64)
     layer.sum_duplicates()
     options: dict[str, Any] = {"scale": scale, "median_total": median_total}
     factor_B1 = size_factor_B[:, None]
@@ -98,7 +98,10 @@ def recipe_of(estimator: "AutoImpute") -> dict[str, Any]:
         msg = "this AutoImpute has not been trained: call fit, or load a trained one with AutoImpute.load"
         raise NotFittedError(msg)
     if estimator.recipe_ is None:
-        msg = "the model was trained on processed data, so how to process counts for it is not known: call its impute"
+        msg = (
+            "the model was trained on processed data, so how to process counts for it is not known: call its impute, or "
+            "train one on counts with tl.autoimpute (--model on the command line)"
+        )
         raise ValueError(msg)
     return estimator.recipe_
 
