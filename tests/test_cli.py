@@ -33,7 +33,17 @@ from scautoimpute.methods import METHODS
 QUICK = ["--max-epochs", "3", "--hidden", "8", "--seed", "5"]
 LONG = ["--hidden", "8000", "--max-epochs", "100000"]
 OPTIONS = {"--output", "--layer", "--transpose", "--objective", "--preset", "--n-top-genes", "--flavor", "--scale"}
-OPTIONS |= {"--smooth", "--key-added", "--hidden", "--max-epochs", "--model", "--from-model", "--seed", "--device"}
+OPTIONS |= {
+    "--smooth",
+    "--keep-observed",
+    "--key-added",
+    "--hidden",
+    "--max-epochs",
+    "--model",
+    "--from-model",
+    "--seed",
+    "--device",
+}
 OPTIONS |= {
     "--method",
     "--option",
@@ -353,9 +363,12 @@ REFUSED = {
     "method": (["{files}/cells.h5ad", "--method", "x"], "--method 'x' is not known: choose 'none', 'gene_mean'"),
     "options of training with a method": (
         ["{files}/cells.h5ad", "--method", "knn", "--hidden", "9", "--model", "m"],
-        "--model, --hidden has no effect with --method knn, which keeps no model: leave it out",
+        "--model, --hidden has no effect with --method knn: leave it out; what it takes itself is given by --option",
     ),
-    "option of no method": (["{files}/cells.h5ad", "--option", "k=1"], "--option k=1 is for other methods: name one"),
+    "option of no method": (
+        ["{files}/cells.h5ad", "--option", "k=1"],
+        "--option 'k' is for another method: name it with --method",
+    ),
     "option without a value": (["{files}/cells.h5ad", "--method", "knn", "--option", "k"], "'k' is not NAME=VALUE"),
     "option that is not there": (
         ["{files}/cells.h5ad", "--method", "knn", "--option", "k=1"],

@@ -616,3 +616,44 @@ def test_opened_reads_what_cannot_stay_on_disk(tmp_path):
     shutil.copy(tmp_path / "a.csv", tmp_path / "a.h5ad")
     with pytest.raises(ValueError, match="damaged or not what its suffix says"), opened(tmp_path / "a.h5ad"):
         pass
+
+
+# --- damage that would crash the process --------------------------------------------------------------------------
+
+
+def spoil(path, name, change):
+    with h5py.File(path, "r+") as file:
+        values = file[name][:]
+        change(values)
+        file[name][:] = values
+
+
+@pytest.mark.parametrize(
+    ("name", "change"),
+    [
+        ("X/indices", lambda values: values.__setitem__(2, 10**6)),
+        ("X/indices", lambda values: values.__setitem__(0, -4)),
+        ("X/indptr", lambda values: values.__setitem__(slice(1, None), [5, 0, 0, 0])),
+        ("layers/sparse/indices", lambda values: values.__setitem__(2, 10**6)),
+    ],
+)
+def test_indices_that_lead_out_of_a_matrix_are_refused(tmp_path, adata, name, change):
+    path = tmp_path / "cells.h5ad"
+    adata.layers["sparse"] = sparse.csr_matrix(adata.X)
+    adata.write_h5ad(path)
+    spoil(path, name, change)
+    line = error_line(ValueError, lambda: read(path))
+    assert "cells.h5ad" in line
+    assert "get it again" in line
+
+
+@pytest.mark.parametrize("name", ["matrix.mtx", "matrix.mtx.gz", "cells.csv"])
+def test_nul_characters_are_refused(tmp_path, name):
+    text = (
+        ",A,B\nc1,1,2\nc2,0,\0\0\n"
+        if name == "cells.csv"
+        else "%%MatrixMarket matrix coordinate integer general\n3 4 1\n1 \0 7\n"
+    )
+    raw = gzip.compress(text.encode()) if name.endswith(".gz") else text.encode()
+    (tmp_path / name).write_bytes(raw)
+    assert "NUL characters" in error_line(ValueError, lambda: read(tmp_path / name))

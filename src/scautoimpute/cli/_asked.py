@@ -57,14 +57,15 @@ def check_method(method: str | None, **others: Any) -> None:
 
     if method is None:
         if others["option"]:
-            msg = f"--option {others['option'][0]} is for other methods: name one with --method, or leave it out"
+            name = others["option"][0].partition("=")[0]
+            msg = f"--option {name!r} is for another method: name it with --method; AutoImpute's own are in --help"
             raise ValueError(msg)
         return
     method_named(method)
     unused = [name for name, value in others.items() if name != "option" and value is not None and value is not False]
     if unused:
         given = ", ".join(f"--{name.replace('_', '-')}" for name in unused)
-        msg = f"{given} has no effect with --method {method}, which keeps no model: leave it out"
+        msg = f"{given} has no effect with --method {method}: leave it out; what it takes itself is given by --option"
         raise ValueError(msg)
 
 
@@ -75,6 +76,9 @@ def method_options(given: list[str] | None) -> dict[str, Any]:
         name, equals, value = text.partition("=")
         if not (name and equals and value):
             msg = f"--option {text!r} is not NAME=VALUE: write it as in --option n_neighbors=15"
+            raise ValueError(msg)
+        if name.replace("-", "_") in options:
+            msg = f"--option gives {name} twice: give it once; several values as a list, as in --option '{name}=[1, 2]'"
             raise ValueError(msg)
         try:
             options[name.replace("-", "_")] = json.loads(value)

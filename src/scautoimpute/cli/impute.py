@@ -44,9 +44,13 @@ def impute(
     n_top_genes: Annotated[str | None, typer.Option(help="How many genes to model, or 'all' (default: 1000).")] = None,
     flavor: Annotated[str | None, typer.Option(help="How they are chosen: dispersion (default) or cv.")] = None,
     scale: Annotated[str, typer.Option(help="Of the result: log1p, cp10k, counts or log2.")] = "log1p",
-    smooth: Annotated[
-        bool, typer.Option("--smooth", help="Replace observed values too; default: fill only zeros.")
-    ] = False,
+    keep_observed: Annotated[
+        bool | None,
+        typer.Option(
+            "--keep-observed/--smooth",
+            help="Fill only zeros (default), or replace observed values too; another method: as published.",
+        ),
+    ] = None,
     key_added: Annotated[str, typer.Option(help="Name of the new layer.")] = "imputed",
     hidden: Annotated[
         int | None, typer.Option(help="Width of the hidden layer (default: 128; 2000 with --preset paper).")
@@ -67,7 +71,7 @@ def impute(
         Path | None, typer.Option("--from-model", help="Apply this model, a block of cells at a time.")
     ] = None,
     seed: Annotated[int | None, typer.Option(help="Same seed, same machine, same bytes (default: 0).")] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, …")] = "auto",
+    device: Annotated[str | None, typer.Option(help="auto (default), cpu, cuda, …")] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the output if it exists.")] = False,
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on with the interrupted run that was to write this output.")
@@ -96,10 +100,11 @@ def impute(
         check_layers(layer, key_added)
         others = {"method": method, "resume": resume, "seed": seed, **training, **genes}
         check_model_options(source, output, model=model, from_model=from_model, others=others)
-        check_method(method, option=option, model=model, resume=resume, **training)
+        check_method(method, option=option, model=model, resume=resume, device=device, **training)
         of_method = method_options(option)
         check_writable(output, overwrite=overwrite)
-        options = {"seed": seed or 0, "transpose": transpose, "smooth": smooth, **training, **genes}
+        keeps = keep_observed is not False
+        options = {"seed": seed or 0, "transpose": transpose, "smooth": not keeps, **training, **genes}
         options |= {"layer": layer, "scale": scale, "key_added": key_added}
         trains = from_model is None and method is None
         progress = Progress.find(output, options, model=model, resume=resume, trains=trains)
@@ -107,7 +112,7 @@ def impute(
             check_writable(model, overwrite=overwrite or progress.model_is_ours, any_suffix=True)
         estimator = None if method else _estimator(from_model, device=device, seed=seed or 0, training=training)
         if from_model is not None and estimator is not None:
-            applied = {"scale": scale, "keep_observed": not smooth, "key_added": key_added, "overwrite": overwrite}
+            applied = {"scale": scale, "keep_observed": keeps, "key_added": key_added, "overwrite": overwrite}
             record, assumed = _apply(estimator, source, output=output, layer=layer, transpose=transpose, **applied)
             report(summarise(record, key_added, source, output, started, assumed=assumed), as_json=as_json)
             return
@@ -117,9 +122,10 @@ def impute(
         applied = {"layer": layer, "scale": scale, "key_added": key_added, **_genes(genes, method)}
         with progress.kept() as checkpoint:
             if estimator is None:
-                _run_method(adata, str(method), options=of_method, smooth=smooth, random_state=seed or 0, **applied)
+                asked = {"options": of_method, "keep_observed": keep_observed, "random_state": seed or 0}
+                _run_method(adata, str(method), **asked, **applied)
             else:
-                _run(adata, estimator, keep_observed=not smooth, checkpoint=checkpoint, **applied)
+                _run(adata, estimator, keep_observed=keeps, checkpoint=checkpoint, **applied)
             if estimator is not None and model is not None:
                 progress.begin_model()
                 estimator.save(model)
@@ -127,13 +133,13 @@ def impute(
         report(summarise(adata.uns[key_added], key_added, source, output, started, assumed=assumed), as_json=as_json)
 
 
-def _estimator(from_model: Path | None, *, device: str, seed: int, training: dict[str, Any]) -> "AutoImpute":
+def _estimator(from_model: Path | None, *, device: str | None, seed: int, training: dict[str, Any]) -> "AutoImpute":
     from ..autoimpute import AutoImpute
 
     if from_model is not None:
-        return AutoImpute.load(from_model, device=device)
+        return AutoImpute.load(from_model, device=device or "auto")
     chosen = {name: value for name, value in training.items() if value is not None}
-    return AutoImpute(device=device, random_state=seed or 0, **chosen)
+    return AutoImpute(device=device or "auto", random_state=seed or 0, **chosen)
 
 
 def _without_autoimpute(method: str | None, preset: str | None) -> tuple[str | None, str | None]:
@@ -167,7 +173,7 @@ def _run(adata: "AnnData", estimator: "AutoImpute", **options: Any) -> None:
     tl.autoimpute(adata, model=estimator, **options)
 
 
-def _run_method(adata: "AnnData", method: str, *, smooth: bool, **options: Any) -> None:
+def _run_method(adata: "AnnData", method: str, **options: Any) -> None:
     from .. import methods
 
-    methods.impute(adata, method=method, keep_observed=False if smooth else None, **options)
+    methods.impute(adata, method=method, **options)

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
 __all__ = [
     "NAMES_LOOKED_AT",
     "BadContentError",
+    "WithoutNul",
     "looks_transposed",
     "one_line",
     "recognised_suffix",
@@ -109,3 +110,30 @@ def _gene_among(names: list[str], *, other: list[str], is_tall: bool) -> str | N
     known, known_in_other = _matches(_WELL_KNOWN_GENE, names), _matches(_WELL_KNOWN_GENE, other)
     enough = 1 if is_tall else 3
     return known[0] if len(known) >= enough and not known_in_other else None
+
+
+class WithoutNul:
+    """A text or its bytes, opened, in which NUL is refused: lost blocks of a disk read as it, and parsers pass over it.
+
+    SciPy's parser of Matrix Market crashes on it.
+    """
+
+    def __init__(self, handle: Any) -> None:
+        self._handle = handle
+
+    def read(self, size: int = -1) -> Any:
+        """Read as the handle does."""
+        return self._checked(self._handle.read(size))
+
+    def __iter__(self) -> "WithoutNul":
+        return self
+
+    def __next__(self) -> Any:
+        return self._checked(next(self._handle))
+
+    @staticmethod
+    def _checked(text: Any) -> Any:
+        if ("\0" if isinstance(text, str) else b"\0") in text:
+            msg = "it holds NUL characters, which no text does: it is damaged; get it again"
+            raise BadContentError(msg)
+        return text

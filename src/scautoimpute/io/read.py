@@ -12,6 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
+import numpy as np
 from scipy import sparse
 
 from ..errors import MissingDependencyError
@@ -144,7 +145,24 @@ def _parse(reader: _Reader, path: Path, suffix: str) -> "AnnData":
     with parsing(path), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="(Observation|Variable) names are not unique")
         with unpacked(path, suffix) as plain:
-            return reader(plain)
+            adata = reader(plain)
+        _check_matrices(adata)
+        return adata
+
+
+def _check_matrices(adata: "AnnData") -> None:
+    matrices = [adata.X, *adata.layers.values(), *adata.obsm.values(), *adata.obsp.values(), *adata.varp.values()]
+    for matrix in [*matrices, None if adata.raw is None else adata.raw.X]:
+        if sparse.issparse(matrix) and matrix.format in {"csr", "csc"}:
+            refuse_wild_indices(matrix)
+
+
+def refuse_wild_indices(matrix: Any) -> None:
+    """Raise if the indices of a sparse matrix lead out of it, as they may in a damaged file: using it would crash."""
+    matrix.check_format(full_check=True)
+    if (np.diff(matrix.indptr) < 0).any():  # which scipy does not look at if the last of them is zero
+        msg = "the row pointers of a sparse matrix fall; it is damaged: get it again"
+        raise BadContentError(msg)
 
 
 @contextmanager

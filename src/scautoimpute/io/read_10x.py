@@ -1,6 +1,7 @@
 """Read Matrix Market and 10x Genomics files: a matrix, and the names of its rows and columns in files beside it."""
 
 import csv
+import gzip
 import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
@@ -8,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 import numpy as np
 from scipy import sparse
 
-from .checks import BadContentError
+from .checks import BadContentError, WithoutNul
 from .matrix import narrowed
 
 if TYPE_CHECKING:
@@ -76,7 +77,9 @@ def _matrix(path: Path) -> Any:
     """Return the values of a Matrix Market file as a ``csr_matrix`` of floats, rows as in the file."""
     from scipy.io import mmread
 
-    matrix = mmread(path)
+    opener: Any = gzip.open if path.suffix == ".gz" else Path.open
+    with opener(path, "rb") as stream:
+        matrix = mmread(WithoutNul(stream))
     if matrix.dtype.kind not in "biuf":
         msg = f"it holds values of type {matrix.dtype}; a matrix of numbers is needed: convert it"
         raise BadContentError(msg)

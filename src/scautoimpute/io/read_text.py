@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, TextIO, cast
 import numpy as np
 from scipy import sparse
 
-from .checks import BadContentError, one_line
+from .checks import BadContentError, WithoutNul, one_line
 from .matrix import narrowed, rows_per_block
 
 if TYPE_CHECKING:
@@ -73,30 +73,7 @@ def _open_text(path: Path) -> Iterator[tuple[TextIO, str]]:
         handle.seek(0)
         kind = path.name.lower().removesuffix(".gz")[-4:]
         separator = {".csv": ",", ".tsv": "\t"}.get(kind) or next((mark for mark in "\t, " if mark in first), "\t")
-        yield cast("TextIO", _WithoutNul(handle)), separator
-
-
-class _WithoutNul:
-    """A text that refuses NUL characters, over which parsers pass: they are what lost blocks of a disk read as."""
-
-    def __init__(self, handle: TextIO) -> None:
-        self._handle = handle
-
-    def read(self, size: int = -1) -> str:
-        return self._checked(self._handle.read(size))
-
-    def __iter__(self) -> Iterator[str]:
-        return self
-
-    def __next__(self) -> str:
-        return self._checked(next(self._handle))
-
-    @staticmethod
-    def _checked(text: str) -> str:
-        if "\0" in text:
-            msg = "it holds NUL characters, which no text does: it is damaged; get it again"
-            raise BadContentError(msg)
-        return text
+        yield cast("TextIO", WithoutNul(handle)), separator
 
 
 def _frames(handle: TextIO, *, separator: str, n_columns: int) -> "Iterator[pd.DataFrame]":

@@ -11,7 +11,7 @@ import numpy as np
 from .checks import NAMES_LOOKED_AT
 from .lazy import holds_raw, stored_matrix
 from .matrix import RAW, block_csr, counts_matrix, raw_positions, row_blocks, rows_per_block
-from .read import format_of, parsing, unique_names
+from .read import format_of, parsing, refuse_wild_indices, unique_names
 from .read_anndata import is_described
 from .store import open_zarr
 
@@ -119,7 +119,10 @@ class StoredMatrix:
 
     def __getitem__(self, rows: Any) -> Any:
         with parsing(self._path):
-            return self._widened(rows) if self._is_half else self._matrix[rows]
+            block = self._widened(rows) if self._is_half else self._matrix[rows]
+            if hasattr(block, "check_format"):
+                refuse_wild_indices(block)
+            return block
 
     def by_rows(self) -> Any:
         """Return the whole matrix, in memory and by rows."""
