@@ -48,7 +48,8 @@ def impute_file(
     """Impute a file with a trained model and write another, a block of cells at a time.
 
     The result is that of reading `source`, `scautoimpute.tl.autoimpute` with `model`, and `write`; memory does not
-    grow with the number of cells, except for about 100 bytes of each.
+    grow with the number of cells, except for about 100 bytes of each. All of `source` is read, also what is only
+    copied, so that damage is found wherever it is.
 
     Parameters
     ----------

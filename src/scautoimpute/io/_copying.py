@@ -15,6 +15,7 @@ from .matrix import row_blocks
 from .read import parsing
 
 _VALUES_PER_PIECE = 4_000_000
+_TEXTS_PER_PIECE = 100_000
 # Groups of which each member is an element of its own; others, such as categories, anndata reads and writes as one.
 _OPENED = {"anndata", "csc_matrix", "csr_matrix", "dataframe", "dict", "raw"}
 
@@ -84,7 +85,8 @@ def _pieces(array: Any) -> Iterator[slice]:
     """Yield rows to be read at once: whole chunks, so that none is unpacked twice."""
     n_values = max(1, int(np.prod(array.shape[1:], dtype=np.int64)))
     along = array.chunks[0] if array.chunks else 1
-    return row_blocks(array, max(1, _VALUES_PER_PIECE // n_values // along) * along)
+    at_once = _VALUES_PER_PIECE if array.dtype.kind in "biuf" else _TEXTS_PER_PIECE
+    return row_blocks(array, max(1, at_once // n_values // along) * along)
 
 
 def _convert(source: Any, target: Any, name: str, path: Path) -> None:
