@@ -99,8 +99,8 @@ def recipe_of(estimator: "AutoImpute") -> dict[str, Any]:
         raise NotFittedError(msg)
     if estimator.recipe_ is None:
         msg = (
-            "the model was trained on processed data, so how to process counts for it is not known: call its impute, or "
-            "train one on counts with tl.autoimpute (--model on the command line)"
+            "the model was trained on processed data, so how to process counts for it is not known: call its impute, "
+            "or train one on counts with tl.autoimpute (--model on the command line)"
         )
         raise ValueError(msg)
     return estimator.recipe_
