@@ -435,7 +435,7 @@ def test_damaged_zarr(tmp_path, adata):
     chunk.write_bytes(whole)
     (path / "X" / "data" / "0").unlink()  # zarr would say: zeros
     line = error_line(ValueError, lambda: read(path))
-    assert line == f"{path}: only 0 of the 1 chunks of X are there, the store is incomplete: copy it again"
+    assert line.startswith(f"{path}: only 0 of the 1 chunks of X are there: copy the store again")
     (tmp_path / "empty.zarr").mkdir()
     assert "is no zarr store" in error_line(ValueError, lambda: read(tmp_path / "empty.zarr"))
     (tmp_path / "file.zarr").write_text("x")

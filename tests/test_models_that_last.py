@@ -24,7 +24,7 @@ from scautoimpute import AutoImpute
 from scautoimpute.model.disk import FORMAT_VERSION
 
 DATA = Path(__file__).parent / "data"
-NO_MODEL = "is not a model of scautoimpute, or is damaged: give a file that AutoImpute.save wrote"
+NO_MODEL = "is not a model of scautoimpute, or is damaged: give a file that AutoImpute.save, or --model on the command"
 STORED = sorted(path.stem for path in DATA.glob("model_format*.safetensors"))
 
 
@@ -200,7 +200,7 @@ def test_loading_runs_no_code(kind, original, tmp_path):
 
 def test_a_malicious_file_runs_nothing_in_another_process(tmp_path):
     (tmp_path / "model").write_bytes(torch_archive(Malicious(tmp_path / "marker")))
-    command = [sys.executable, "-m", "scautoimpute", "impute", "model", "-o", "o.h5ad", "--from-model", "model"]
+    command = [sys.executable, "-m", "scautoimpute", "impute", "cells.h5ad", "-o", "o.h5ad", "--from-model", "model"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 1
     assert done.stderr.startswith("error: 'model' is not a model of scautoimpute, or is damaged")

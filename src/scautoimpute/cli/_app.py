@@ -120,7 +120,7 @@ _SPELLINGS = (
     (re.compile(r"overwrite=True \((--overwrite) on the command line\)"), r"\1"),
     (re.compile(r"keep_observed=False"), "--smooth"),
     (re.compile(r"transpose=True \((--transpose) on the command line\)"), r"\1"),
-    (re.compile(r"AutoImpute\.save, or (--model) on the command line"), r"\1"),
+    (re.compile(r"AutoImpute\.save, or (--model) on the command line, wrote"), r"\1 wrote"),
     (re.compile(r"pass adata\.T, or (--transpose) on the command line"), r"give \1"),
     (re.compile(rf"(?<![^\s(])({'|'.join(_OPTION_OF)})="), lambda found: f"{_OPTION_OF[found[1]]} "),
     (re.compile(r"(?<![^\s(])(n_top_genes|key_added|max_epochs)\b"), lambda found: _OPTION_OF[found[1]]),
