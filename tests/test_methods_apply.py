@@ -1,5 +1,6 @@
 """The door that methods go through: scales there and back, what is refused, memory, and the record."""
 
+import re
 import tracemalloc
 
 import anndata
@@ -116,6 +117,27 @@ def test_empty_cells_are_not_shown_to_the_method_nor_their_labels(counts, method
     modelled = counts.var_names.isin(adata.uns["imputed"]["genes"])
     expected = counts.X.toarray() + modelled
     np.testing.assert_allclose(np.delete(layer, 4, 0), np.delete(expected, 4, 0), rtol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["labels", "clusters", "clusterings"])
+@pytest.mark.parametrize("given", ["short", "long", "scalar", "word"])
+def test_a_value_per_cell_is_not_cut_to_fit(counts, name, given):
+    method = "drimpute" if name == "clusterings" else "scimpute"
+    values = {"short": [1] * 59, "long": [1] * 61, "scalar": 3, "word": "b" * 60}[given]
+    if name == "clusterings" and isinstance(values, list):
+        values = [values, values]
+    adata, message = counts.copy(), rf"options= has {name} of shape {re.escape(str(np.shape(values)))} for 60 cells: "
+    with pytest.raises(ValueError, match=message):
+        methods.impute(adata, method=method, options={name: values})
+    assert not set(adata.layers) - set(counts.layers)
+    with pytest.raises(ValueError, match=message):
+        rng = np.random.default_rng(0)
+        methods.impute_matrix(np.log2(adata.X.toarray() + 1), method=method, options={name: values}, rng=rng)
+
+
+def test_rows_of_different_lengths_are_refused(counts):
+    with pytest.raises(ValueError, match=r"options= has clusterings of shape \(2,\) for 60 cells"):
+        methods.impute(counts, method="drimpute", options={"clusterings": [[1] * 60, [1] * 59]}, copy=True)
 
 
 def test_few_genes_can_be_modelled_and_the_rest_keep_what_they_had(counts):

@@ -3,6 +3,9 @@
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
+import numpy as np
+from numpy.typing import NDArray
+
 from ..scales import check_scale
 from ._record import Method
 
@@ -70,3 +73,18 @@ def refuse_few_cells(record: Method, n_cells: int) -> None:
             f"{record.min_cells}: give more cells, or choose another method="
         )
         raise ValueError(msg)
+
+
+def per_cell(name: str, value: Any, n_cells: int) -> NDArray[Any]:
+    """Return an option that has a value for each of the cells, along the last axis, as an array."""
+    try:
+        values = np.asarray(value)
+    except ValueError:  # rows of different lengths
+        values = np.asarray(value, dtype=object)
+    if values.ndim == 0 or values.shape[-1] != n_cells:
+        msg = (
+            f"options= has {name} of shape {values.shape} for {n_cells} cells: "
+            "give a value for each cell, in their order"
+        )
+        raise ValueError(msg)
+    return values

@@ -21,6 +21,7 @@ from ._checks import (
     checked_keeping,
     checked_options,
     checked_scale,
+    per_cell,
     refuse_few_cells,
 )
 from ._layer import imputed_layer, layer_bytes, zeros_filled
@@ -132,7 +133,7 @@ def impute(
         prepared = prepare_counts(adata, record.takes, layer=layer, n_top_genes=n_top_genes, flavor=flavor)
     counts = counts_matrix(adata, layer)
     _refuse_size(record, prepared, counts)
-    result = _run(record, prepared.x_MG, rng, _of_cells(record, chosen, prepared.cells_M))
+    result = _run(record, prepared.x_MG, rng, _of_cells(record, chosen, prepared.cells_M, adata.n_obs))
     made, n_filled = imputed_layer(counts, prepared, result.values, scale=scale_used, keep_observed=kept)
     adata.layers[key_added] = made
     adata.uns[key_added] = {
@@ -196,7 +197,8 @@ def impute_matrix(
     refuse_few_cells(record, cells.size)
     refuse_too_large(record, cells.size, x.shape[1], layer_bytes=lambda n: 8.0 * n * x.shape[1])
     imputed = np.zeros(observed.shape)
-    imputed[cells] = np.maximum(_run_on_log2(record, observed[cells], rng, _of_cells(record, chosen, cells)), 0)
+    of_cells = _of_cells(record, chosen, cells, observed.shape[0])
+    imputed[cells] = np.maximum(_run_on_log2(record, observed[cells], rng, of_cells), 0)
     return imputed
 
 
@@ -210,10 +212,10 @@ def _run_on_log2(record: Method, x: Any, rng: np.random.Generator, options: dict
     return np.asarray(np.log2(np.maximum(values, 0) + 1), dtype=np.float64)
 
 
-def _of_cells(record: Method, options: dict[str, Any], cells: NDArray[np.int64]) -> dict[str, Any]:
-    """Options with, of those that have a value per cell, the values of these cells only."""
+def _of_cells(record: Method, options: dict[str, Any], cells: NDArray[np.int64], n_cells: int) -> dict[str, Any]:
+    """Options with, of those that have a value per cell, the values of these of the object's cells only."""
     return {
-        name: np.asarray(value)[..., cells] if name in record.per_cell and value is not None else value
+        name: per_cell(name, value, n_cells)[..., cells] if name in record.per_cell and value is not None else value
         for name, value in options.items()
     }
 
