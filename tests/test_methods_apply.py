@@ -5,6 +5,7 @@ import tracemalloc
 
 import anndata
 import numpy as np
+import pandas as pd
 import pytest
 from scipy import sparse
 
@@ -138,6 +139,26 @@ def test_a_value_per_cell_is_not_cut_to_fit(counts, name, given):
 def test_rows_of_different_lengths_are_refused(counts):
     with pytest.raises(ValueError, match=r"options= has clusterings of shape \(2,\) for 60 cells"):
         methods.impute(counts, method="drimpute", options={"clusterings": [[1] * 60, [1] * 59]}, copy=True)
+
+
+@pytest.mark.parametrize(
+    ("name", "values", "stored"),
+    [
+        ("labels", pd.Series(["a", None, "b"] * 20), ["a", "", "b"]),
+        ("labels", pd.Categorical([5, np.nan, 7] * 20), [5.0, np.nan, 7.0]),
+        ("labels", pd.Categorical(["a", np.nan, "b"] * 20), ["a", "", "b"]),
+        ("labels", pd.Series([True, None, 3] * 20, dtype=object), ["True", "", "3"]),
+        ("labels", pd.array([1, None, 2] * 20, dtype="Int64"), [1.0, np.nan, 2.0]),
+        ("clusters", pd.Series([1, -1, 2] * 20), [1, -1, 2]),
+        ("clusterings", [[1, 1, 2] * 20, [2, 1, 1] * 20], [[1, 1, 2], [2, 1, 1]]),
+    ],
+)
+def test_values_per_cell_are_recorded_as_a_file_holds_them(counts, tmp_path, name, values, stored):
+    method = "drimpute" if name == "clusterings" else "scimpute"
+    methods.impute(counts, method=method, options={name: values}, copy=True).write_h5ad(tmp_path / "a.h5ad")
+    back = anndata.read_h5ad(tmp_path / "a.h5ad").uns["imputed"]["options"][name]
+    np.testing.assert_array_equal(back[..., :3], np.asarray(stored))
+    assert back.shape[-1] == 60
 
 
 def test_few_genes_can_be_modelled_and_the_rest_keep_what_they_had(counts):

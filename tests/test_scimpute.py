@@ -44,7 +44,7 @@ class Stored:
         return compare
 
     def impute(self, **options):
-        return scimpute(sparse.csr_array(self.counts), rng=np.random.default_rng(0), **options)
+        return scimpute(sparse.csr_array(self.counts), rng=np.random.default_rng(0), **options).values
 
     def scores(self):
         genes = _populations.variable_genes(self.x)
@@ -70,7 +70,7 @@ def counts(rng):
 
 
 def run(counts, **options):
-    return scimpute(sparse.csr_array(counts.astype(float)), rng=np.random.default_rng(1), **options)
+    return scimpute(sparse.csr_array(counts.astype(float)), rng=np.random.default_rng(1), **options).values
 
 
 # ------------------------------------------------------------------------------------------- the original's steps
@@ -283,6 +283,12 @@ def test_populations_are_found_without_their_number(counts, rng):
     assert len(found) == 2
     assert all(np.unique(cluster.cells // 15).size == 1 for cluster in found)
     assert sum(cluster.cells.size for cluster in found) >= 27  # the others are outliers
+
+
+@pytest.mark.parametrize("options", [{}, {"n_clusters": 2}, {"labels": ["a", "b", None] * 10}])
+def test_the_number_of_populations_is_told(counts, options):
+    found = scimpute(sparse.csr_array(counts.astype(float)), rng=np.random.default_rng(1), **options)
+    assert found.learned == {"n_clusters": 2}
 
 
 def test_dropouts_are_filled(counts):

@@ -258,4 +258,16 @@ def _record_of(record: Method, options: dict[str, Any], random_state: Any) -> di
 
 
 def _storable(value: Any) -> Any:
-    return np.asarray(value) if isinstance(value, list | tuple | range) else value
+    """Single values as they are; anything longer as an array of numbers, or of strings, missing ones as ""."""
+    if np.ndim(value) == 0:
+        return value
+    values = np.asarray(value)
+    if values.dtype.kind in "biuf":
+        return values
+    import pandas as pd
+
+    as_objects = values.astype(object)
+    missing = pd.isna(as_objects)
+    as_objects[~missing] = [str(one) for one in as_objects[~missing]]
+    as_objects[missing] = ""
+    return as_objects

@@ -14,7 +14,7 @@ from scipy import sparse
 from . import _populations
 from ._mixture import Mixture, dropout_probabilities, fit_mixtures, usable
 from ._nonnegative import nonnegative_weights
-from ._record import COUNTS, Method
+from ._record import COUNTS, Imputed, Method
 
 __all__ = ["METHOD", "scimpute"]
 
@@ -49,7 +49,7 @@ def scimpute(
     labels: ArrayLike | None = None,
     dropout_threshold: float = 0.5,
     clusters: ArrayLike | None = None,
-) -> Floats:
+) -> Imputed:
     """Impute counts by scImpute.
 
     Works on log10(counts per million + 1.01). Cells far from all others are set aside, the rest clustered; in each
@@ -77,8 +77,8 @@ def scimpute(
 
     Returns
     -------
-    NDArray[float64]
-        Counts, dense, not negative, rounded to two decimals like the original's.
+    Imputed
+        Counts, dense, not negative, rounded to two decimals like the original's; and `n_clusters`, as chosen or given.
 
     Raises
     ------
@@ -111,7 +111,7 @@ def scimpute(
     >>> counts = rng.poisson(rng.gamma(2, 4, size=(1, 30)) * np.ones((12, 1)))
     >>> counts[3, :4] = 0
     >>> imputed = scimpute(sparse.csr_array(counts.astype(float)), rng=rng, n_clusters=1)
-    >>> bool((imputed[3, :4] > 0).any())
+    >>> bool((imputed.values[3, :4] > 0).any())
     True
     """
     _check(counts_NG.shape[0], n_clusters, labels, clusters, dropout_threshold)
@@ -125,7 +125,7 @@ def scimpute(
     found = _clusters(x_NG, n_clusters, clusters, rng) if labels is None else _labelled(x_NG, labels, rng)
     for cell, genes, values in _predictions(x_NG, found, dropout_threshold):
         imputed_NG[cell, genes] = np.round(np.maximum(10**values - 1.01, 0) * scale_N[cell], 2)
-    return imputed_NG
+    return Imputed(imputed_NG, {"n_clusters": len(found)})
 
 
 # ------------------------------------------------------------------------------------------------- populations
