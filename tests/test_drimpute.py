@@ -62,7 +62,7 @@ def test_objective_of_the_clusterings_is_near_the_originals(stored):
     """Which starts 1000 times; over seeds its own differs by 0.6 %."""
     output, _ = stored
     excess = [
-        within_cluster_squares(points, kmeans(points, n_clusters=k, rng=np.random.default_rng(seed))) / squares - 1
+        within_cluster_squares(points, kmeans(points, n_clusters=[k], rng=np.random.default_rng(seed))[0]) / squares - 1
         for k, points, squares in stored_clusterings(output)
         for seed in range(3)
     ]
@@ -132,15 +132,26 @@ def test_averages_equal_a_loop(average):
 @pytest.mark.parametrize(("n_points", "n_clusters"), [(40, 6), (300, 12), (3000, 5)])
 def test_kmeans_is_no_worse_than_scikit_learns(n_points, n_clusters):
     points = np.random.default_rng(0).normal(size=(n_points, 3))
-    labels = kmeans(points, n_clusters=n_clusters, rng=np.random.default_rng(0))
+    labels = kmeans(points, n_clusters=[n_clusters], rng=np.random.default_rng(0))[0]
     theirs = KMeans(n_clusters, n_init=20, random_state=0).fit(points).inertia_
     assert within_cluster_squares(points, labels) < 1.005 * theirs
     assert np.unique(labels).size == n_clusters
 
 
+def test_kmeans_of_several_numbers_is_that_of_each():
+    points = np.random.default_rng(0).normal(size=(40, 3))
+    together = kmeans(points, n_clusters=[7, 2, 5], rng=np.random.default_rng(0))
+    assert [np.unique(row).size for row in together] == [7, 2, 5]
+    # Which starts are drawn alike, so the most is the same to the label; the others are the same to the optimum.
+    np.testing.assert_array_equal(together[0], kmeans(points, n_clusters=[7], rng=np.random.default_rng(0))[0])
+    for row, k in zip(together, [7, 2, 5], strict=True):
+        alone = kmeans(points, n_clusters=[k], rng=np.random.default_rng(1))[0]
+        assert within_cluster_squares(points, row) == pytest.approx(within_cluster_squares(points, alone), rel=0.02)
+
+
 def test_kmeans_ends_where_no_single_move_helps():
     points = np.random.default_rng(0).normal(size=(25, 2))
-    labels = kmeans(points, n_clusters=4, rng=np.random.default_rng(0))
+    labels = kmeans(points, n_clusters=[4], rng=np.random.default_rng(0))[0]
     least = within_cluster_squares(points, labels)
     for point in range(25):
         for other in range(4):
@@ -150,9 +161,9 @@ def test_kmeans_ends_where_no_single_move_helps():
 
 def test_kmeans_of_points_that_repeat():
     points = np.repeat([[0.0, 0.0], [1.0, 0.0], [0.0, 2.0]], 5, axis=0)
-    labels = kmeans(points, n_clusters=5, rng=np.random.default_rng(0))
+    labels = kmeans(points, n_clusters=[5], rng=np.random.default_rng(0))[0]
     assert within_cluster_squares(points, labels) == pytest.approx(0, abs=1e-12)
-    assert kmeans(np.ones((4, 2)), n_clusters=3, rng=np.random.default_rng(0)).shape == (4,)
+    assert kmeans(np.ones((4, 2)), n_clusters=[3, 2], rng=np.random.default_rng(0)).shape == (2, 4)
 
 
 # ------------------------------------------------------------------------------------- invariants and edges

@@ -139,7 +139,8 @@ def _clusterings(x: Any, n_clusters: Sequence[int], distances: Sequence[str], rn
     _check_n_clusters(n_clusters, varied.size)
     points = [_loadings(1 - _correlation(x[varied], ranked=name == "spearman")) for name in distances]
     labels_BN = np.full((len(n_clusters) * len(distances), x.shape[0]), -1)
-    labels_BN[:, varied] = [kmeans(points_ND, n_clusters=k, rng=rng) for k in n_clusters for points_ND in points]
+    of_distance = [kmeans(points_ND, n_clusters=n_clusters, rng=rng) for points_ND in points]
+    labels_BN[:, varied] = np.stack(of_distance, axis=1).reshape(-1, varied.size)
     return labels_BN
 
 
