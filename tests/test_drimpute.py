@@ -232,27 +232,37 @@ def test_one_cluster_per_cell_fills_nothing(average):
 def test_sixteen_cells_are_enough_and_fewer_need_fewer_clusters():
     assert run(prepared(simulated(n_cells=16))).shape == (16, 80)
     few = prepared(simulated(n_cells=15))
-    with pytest.raises(ValueError, match=r"n_clusters=\[10, .*15\] for 15 cells.*give a list"):
+    with pytest.raises(
+        ValueError, match=r"n_clusters=range\(10, 16\): give a list of whole numbers from 1 to 14, one less"
+    ):
         run(few)
     assert run(few, n_clusters=[2, 3]).shape == few.shape
     assert run(few[: METHOD.min_cells], n_clusters=[2]).shape == (METHOD.min_cells, 80)
 
 
-@pytest.mark.parametrize("n_clusters", [[], [0, 3], [60], 5, [2.5]])
+@pytest.mark.parametrize("n_clusters", [[], [0, 3], [60], 5, [2.5], ["a"], "ab"])
 def test_impossible_numbers_of_clusters_are_refused(n_clusters):
-    with pytest.raises(ValueError, match=r"for 60 cells.*whole numbers from 1 to one less than the cells"):
+    with pytest.raises(
+        ValueError, match=r"options= has n_clusters=.*: give a list of whole numbers from 1 to 59, one less"
+    ):
         run(prepared(simulated()), n_clusters=n_clusters)
 
 
-@pytest.mark.parametrize("distances", [["euclidean"], "spearman", []])
+@pytest.mark.parametrize("distances", [["euclidean"], "spearman", [], 5, [1]])
 def test_unknown_distance_is_refused(distances):
-    with pytest.raises(ValueError, match=r'distances=.*: give a list of "spearman", "pearson" or both'):
+    with pytest.raises(ValueError, match="options= has distances=.*: give a list of 'spearman' or 'pearson'"):
         run(prepared(simulated()), distances=distances)
 
 
-def test_unknown_average_is_refused():
-    with pytest.raises(ValueError, match='average=\'mode\': choose "mean" or "median"'):
-        run(prepared(simulated()), average="mode")
+@pytest.mark.parametrize("average", ["mode", ["mean"], None])
+def test_unknown_average_is_refused(average):
+    with pytest.raises(ValueError, match="options= has average=.*: choose 'mean' or 'median'"):
+        run(prepared(simulated()), average=average)
+
+
+def test_cells_equal_in_all_genes_are_told_as_such():
+    with pytest.raises(ValueError, match="0 of 20 cells differ between genes, and method='drimpute' correlates cells"):
+        run(prepared(np.ones((20, 8))))
 
 
 @pytest.mark.parametrize(

@@ -74,6 +74,21 @@ def test_too_few_cells_for_the_neighbours_are_refused(small):
         magic.smooth(small, seed=0, knn=20)
 
 
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"knn": "a"}, "options= has knn='a': give a whole number of at least 1"),
+        ({"knn": 0}, "options= has knn=0: give a whole number"),
+        ({"t": "foo"}, "options= has t='foo': give a whole number of at least 1, or 'auto'"),
+        ({"t": 1.5}, "options= has t=1.5: give a whole number"),
+        ({"n_pca": "x"}, "options= has n_pca='x': give a whole number"),
+    ],
+)
+def test_options_out_of_range_are_refused(small, options, message):
+    with pytest.raises(ValueError, match=message):
+        magic.smooth(small, seed=0, **options)
+
+
 def test_it_says_how_to_install_it(small, monkeypatch):
     monkeypatch.setitem(sys.modules, "magic", None)  # as if it were not installed
     with pytest.raises(MissingDependencyError, match=r'pip install "scautoimpute\[compare\]"'):

@@ -368,16 +368,22 @@ def test_counts_are_not_overwritten(counts):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"n_clusters": 31}, "options= has n_clusters=31 for 30 cells: give at most one cluster per cell"),
+        ({"n_clusters": 31}, "options= has n_clusters=31: give a whole number from 1 to 30, the number of cells"),
         ({"n_clusters": 0}, "options= has n_clusters=0: give a whole number from 1"),
         ({"n_clusters": 2.5}, "options= has n_clusters=2.5: give a whole number from 1"),
         ({"n_clusters": True}, "options= has n_clusters=True: give a whole number from 1"),
-        ({"labels": ["a"] * 29}, r"options= has labels of shape \(29,\) for 30 cells: give one entry per cell"),
+        ({"labels": ["a"] * 29}, r"options= has labels of shape \(29,\) for 30 cells: give a value for each cell"),
         ({"clusters": np.ones((30, 2))}, r"options= has clusters of shape \(30, 2\) for 30 cells"),
+        (
+            {"clusters": np.ones((2, 30))},
+            r"options= has clusters of shape \(2, 30\): give a single value for each of 30",
+        ),
+        ({"dropout_threshold": "x"}, "options= has dropout_threshold='x': give a number above 0 and below 1"),
         (
             {"clusters": np.full(30, -2)},
             "options= has clusters of int64 from -2: give whole numbers from 0, -1 for outliers",
         ),
+        ({"clusters": ["a"] * 30}, "options= has clusters of <U1: give whole numbers from 0"),
         ({"clusters": np.ones(30)}, "options= has clusters of float64 from 1.0: give whole numbers"),
         ({"dropout_threshold": 0}, "options= has dropout_threshold=0: give a number above 0 and below 1"),
         ({"dropout_threshold": 1.0}, "options= has dropout_threshold=1.0: give a number"),

@@ -1,6 +1,8 @@
 """What is asked of a method: refused before any work is done where it cannot be had."""
 
-from collections.abc import Mapping
+import math
+from collections.abc import Callable, Collection, Mapping
+from numbers import Integral, Real
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
@@ -88,3 +90,81 @@ def per_cell(name: str, value: Any, n_cells: int) -> NDArray[Any]:
         )
         raise ValueError(msg)
     return values
+
+
+# ------------------------------------------------------------------------------------- values of options
+
+
+def whole_number(name: str, value: Any, *, low: int, high: int | None = None, hint: str = "") -> int:
+    """Return an option that is a whole number of a range; `hint` ends the message of one that is not."""
+    if not _is_whole(value, low, high):
+        raise ValueError(_refusal(name, value, f"give a whole number {_range(low, high)}{hint}"))
+    return int(value)
+
+
+def whole_numbers(name: str, values: Any, *, low: int, high: int | None = None, hint: str = "") -> list[int]:
+    """Return an option that is a list of whole numbers of a range."""
+    listed = _listed(values, lambda value: _is_whole(value, low, high))
+    if not listed:
+        raise ValueError(_refusal(name, values, f"give a list of whole numbers {_range(low, high)}{hint}"))
+    return [int(value) for value in listed]
+
+
+def share(name: str, value: Any, *, inside: bool = False, hint: str = "") -> float:
+    """Return an option that is a number from 0 to 1; with `inside`, neither of them."""
+    if not _is_number(value, 0, 1) or (inside and value in {0, 1}):
+        allowed = "above 0 and below 1" if inside else "from 0 to 1"
+        raise ValueError(_refusal(name, value, f"give a number {allowed}{hint}"))
+    return float(value)
+
+
+def numbers(name: str, values: Any, *, low: float, hint: str = "") -> list[float]:
+    """Return an option that is a list of finite numbers."""
+    listed = _listed(values, lambda value: _is_number(value, low, None))
+    if not listed:
+        raise ValueError(_refusal(name, values, f"give a list of numbers {_range(low, None)}{hint}"))
+    return [float(value) for value in listed]
+
+
+def choice(name: str, value: Any, allowed: Collection[str]) -> str:
+    """Return an option that is one of some words."""
+    if not (isinstance(value, str) and value in allowed):
+        raise ValueError(_refusal(name, value, f"choose {_words(allowed)}"))
+    return value
+
+
+def choices(name: str, values: Any, allowed: Collection[str]) -> list[str]:
+    """Return an option that is a list of some words."""
+    listed = _listed(values, lambda value: isinstance(value, str) and value in allowed)
+    if not listed:
+        raise ValueError(_refusal(name, values, f"give a list of {_words(allowed)}"))
+    return [str(value) for value in listed]
+
+
+def _is_whole(value: Any, low: int, high: int | None) -> bool:
+    whole = isinstance(value, Integral) and not isinstance(value, bool)
+    return whole and low <= value and (high is None or value <= high)
+
+
+def _is_number(value: Any, low: float, high: float | None) -> bool:
+    real = isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)
+    return real and low <= value and (high is None or value <= high)
+
+
+def _listed(values: Any, fits: Callable[[Any], bool]) -> list[Any]:
+    """Values of a list, tuple, range or array; none if one of them does not fit, or it is something else."""
+    listed = list(values) if isinstance(values, list | tuple | range | np.ndarray) and np.ndim(values) == 1 else []
+    return listed if all(fits(value) for value in listed) else []
+
+
+def _range(low: float, high: float | None) -> str:
+    return f"of at least {low}" if high is None else f"from {low} to {high}"
+
+
+def _words(allowed: Collection[str]) -> str:
+    return " or ".join(map(repr, allowed))
+
+
+def _refusal(name: str, value: Any, instead: str) -> str:
+    shown = value.tolist() if isinstance(value, np.ndarray) else value
+    return f"options= has {name}={shown!r}: {instead}"

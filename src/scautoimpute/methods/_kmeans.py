@@ -82,9 +82,7 @@ def kmeans(points_ND: FloatArray, *, n_clusters: Sequence[int], rng: np.random.G
     start_SKD = _start(points, most, n_starts, rng)
     at_once = max(1, _SQUARED_DISTANCES // (len(points_ND) * most * n_starts))
     numbers = np.asarray(n_clusters)
-    return np.concatenate(
-        [_best(points, numbers[i : i + at_once], start_SKD) for i in range(0, len(numbers), at_once)]
-    )
+    return np.concatenate([_best(points, numbers[i : i + at_once], start_SKD) for i in range(0, len(numbers), at_once)])
 
 
 def _best(points: _Points, number_B: IntArray, start_SKD: FloatArray) -> IntArray:

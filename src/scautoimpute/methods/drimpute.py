@@ -11,6 +11,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from ._checks import choice, choices, whole_numbers
 from ._completion import rows_of
 from ._kmeans import kmeans
 from ._record import Method, Preparation
@@ -20,8 +21,10 @@ __all__ = ["METHOD", "drimpute"]
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
 
+_DISTANCES = ("spearman", "pearson")
 _COMPONENTS_PER_CELL = 0.05
 _GENES_AT_ONCE = 1024
+_ONE_LESS = ", one less than the cells that differ between genes (for few cells e.g. [2, 3])"
 _FEWEST_FOR_MEDIAN = 5  # cells in a cluster
 
 
@@ -88,7 +91,8 @@ def drimpute(
     >>> drimpute(x, rng=np.random.default_rng(0), clusterings=[[1, 1, 2], [1, 1, 1]]).tolist()
     [[4.0, 0.9166666666666666], [2.0, 1.0], [1.0, 3.0]]
     """
-    _check_options(distances, average)
+    choices("distances", distances, _DISTANCES)
+    choice("average", average, ("mean", "median"))
     if clusterings is None:
         labels_BN = _clusterings(x_NG, n_clusters, distances, rng)
     else:
@@ -97,26 +101,6 @@ def drimpute(
 
 
 # ------------------------------------------------------------------------------------- options
-
-
-def _check_options(distances: Sequence[str], average: str) -> None:
-    unknown = [name for name in distances if name not in {"spearman", "pearson"}]
-    if isinstance(distances, str) or unknown or len(distances) == 0:
-        msg = f'options= has distances={distances!r}: give a list of "spearman", "pearson" or both'
-        raise ValueError(msg)
-    if average not in {"mean", "median"}:
-        msg = f'options= has average={average!r}: choose "mean" or "median"'
-        raise ValueError(msg)
-
-
-def _check_n_clusters(n_clusters: Sequence[int], n_cells: int) -> None:
-    numbers = np.asarray(n_clusters)
-    if numbers.ndim != 1 or numbers.dtype.kind not in "iu" or numbers.min() < 1 or numbers.max() >= n_cells:
-        msg = (
-            f"options= has n_clusters={numbers.tolist()} for {n_cells} cells that differ between genes: give a list of "
-            "whole numbers from 1 to one less than the cells (for few cells e.g. [2, 3]), or more cells"
-        )
-        raise ValueError(msg)
 
 
 def _checked_labels(clusterings: ArrayLike, n_cells: int) -> IntArray:
@@ -136,7 +120,13 @@ def _checked_labels(clusterings: ArrayLike, n_cells: int) -> IntArray:
 def _clusterings(x: Any, n_clusters: Sequence[int], distances: Sequence[str], rng: np.random.Generator) -> IntArray:
     """Cluster the cells that have a correlation; the others get -1."""
     varied = np.flatnonzero(_varies(x))
-    _check_n_clusters(n_clusters, varied.size)
+    if varied.size < 2:
+        msg = (
+            f"{varied.size} of {x.shape[0]} cells differ between genes, and method='drimpute' correlates cells: "
+            "check the input, or choose another method="
+        )
+        raise ValueError(msg)
+    whole_numbers("n_clusters", n_clusters, low=1, high=varied.size - 1, hint=_ONE_LESS)
     points = [_loadings(1 - _correlation(x[varied], ranked=name == "spearman")) for name in distances]
     labels_BN = np.full((len(n_clusters) * len(distances), x.shape[0]), -1)
     of_distance = [kmeans(points_ND, n_clusters=n_clusters, rng=rng) for points_ND in points]

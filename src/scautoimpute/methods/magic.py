@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from ..errors import MissingDependencyError
+from ._checks import whole_number
 from ._record import Method, Preparation
 
 __all__ = ["METHOD", "impute", "load", "smooth"]
@@ -25,14 +26,21 @@ def impute(
     rng: np.random.Generator,
     knn: int = 5,
     t: int | Literal["auto"] = 3,
-    n_pca: int = 100,
+    n_pca: int | None = 100,
 ) -> Dense:
     """Diffuse over the graph of cells; options as in ``magic.MAGIC``, with its defaults."""
     return smooth(x, seed=int(rng.integers(2**31)), knn=knn, t=t, n_pca=n_pca)
 
 
-def smooth(x: sparse.csr_array, *, seed: int, knn: int = 5, t: int | Literal["auto"] = 3, n_pca: int = 100) -> Dense:
+def smooth(
+    x: sparse.csr_array, *, seed: int, knn: int = 5, t: int | Literal["auto"] = 3, n_pca: int | None = 100
+) -> Dense:
     """Run MAGIC with its own seed for the randomised principal components."""
+    whole_number("knn", knn, low=1)
+    if not (isinstance(t, str) and t == "auto"):
+        whole_number("t", t, low=1, hint=", or 'auto'")
+    if n_pca is not None:
+        whole_number("n_pca", n_pca, low=1, hint=", or None for no principal components")
     if x.shape[0] <= _REACH * knn:
         msg = (
             f"options= has knn={knn}, and MAGIC looks {_REACH} times as far: more than {_REACH * knn} cells are "
