@@ -250,13 +250,13 @@ def test_impossible_numbers_of_clusters_are_refused(n_clusters):
 
 @pytest.mark.parametrize("distances", [["euclidean"], "spearman", [], 5, [1]])
 def test_unknown_distance_is_refused(distances):
-    with pytest.raises(ValueError, match="options= has distances=.*: give a list of 'spearman' or 'pearson'"):
+    with pytest.raises(ValueError, match=r"options= has distances=.*: give a list of 'spearman' or 'pearson'"):
         run(prepared(simulated()), distances=distances)
 
 
 @pytest.mark.parametrize("average", ["mode", ["mean"], None])
 def test_unknown_average_is_refused(average):
-    with pytest.raises(ValueError, match="options= has average=.*: choose 'mean' or 'median'"):
+    with pytest.raises(ValueError, match=r"options= has average=.*: choose 'mean' or 'median'"):
         run(prepared(simulated()), average=average)
 
 

@@ -131,8 +131,8 @@ def test_a_value_per_cell_is_not_cut_to_fit(counts, name, given):
     with pytest.raises(ValueError, match=message):
         methods.impute(adata, method=method, options={name: values})
     assert not set(adata.layers) - set(counts.layers)
+    rng = np.random.default_rng(0)
     with pytest.raises(ValueError, match=message):
-        rng = np.random.default_rng(0)
         methods.impute_matrix(np.log2(adata.X.toarray() + 1), method=method, options={name: values}, rng=rng)
 
 
@@ -250,7 +250,12 @@ def test_missing_logs_are_imputed(counts):
         ({"options": {"k": 5}}, r"options= has 'k', which method='gene_mean' does not take: it takes none"),
         ({"method": "knn", "options": {"k": 5}}, r"does not take: allowed are n_neighbors, n_pcs, weights"),
         ({"method": "none", "keep_observed": False}, "keep_observed=False has no effect: method='none'"),
-        ({"key_added": "raw", "layer": "raw"}, "key_added='raw' is the layer that holds the values"),
+        ({"key_added": "raw", "layer": "raw"}, "key_added='raw' is the layer that holds the counts"),
+        ({"key_added": ""}, "key_added='' cannot be the name of a layer: give one that is not empty and has no '/'"),
+        ({"key_added": "a/b"}, "key_added='a/b' cannot be the name of a layer"),
+        ({"values": "logs", "flavor": "cv"}, "flavor='cv' was given with values='logs': choose the genes of the logs"),
+        ({"values": "logs", "flavor": "x"}, "flavor='x' was given with values='logs'"),
+        ({"flavor": "x"}, "flavor is 'x'"),
         ({"random_state": -1}, "random_state=-1: give an integer of at least 0"),
     ],
 )

@@ -44,7 +44,8 @@ class Stored:
         return compare
 
     def impute(self, **options):
-        return scimpute(sparse.csr_array(self.counts), rng=np.random.default_rng(0), **options).values
+        values, _ = scimpute(sparse.csr_array(self.counts), rng=np.random.default_rng(0), **options)
+        return values
 
     def scores(self):
         genes = _populations.variable_genes(self.x)
@@ -70,7 +71,8 @@ def counts(rng):
 
 
 def run(counts, **options):
-    return scimpute(sparse.csr_array(counts.astype(float)), rng=np.random.default_rng(1), **options).values
+    values, _ = scimpute(sparse.csr_array(counts.astype(float)), rng=np.random.default_rng(1), **options)
+    return values
 
 
 # ------------------------------------------------------------------------------------------- the original's steps

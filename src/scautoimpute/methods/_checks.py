@@ -12,7 +12,7 @@ from ..scales import check_scale
 from ._record import Method
 
 if TYPE_CHECKING:
-    from .._genes import TopGenes
+    from .._genes import Flavor, TopGenes
 
 Values = Literal["counts", "logs"]
 
@@ -52,19 +52,18 @@ def checked_keeping(record: Method, keep_observed: bool | None) -> bool:
     return keep_observed
 
 
-def check_request(record: Method, values: str, n_top_genes: "TopGenes", key_added: str, layer: str | None) -> None:
-    """Refuse a result that would replace the values, and logs where they do not fit."""
-    if key_added == layer:
-        msg = f"key_added={key_added!r} is the layer that holds the values, which would be lost: give another name"
-        raise ValueError(msg)
+def check_logs(record: Method, values: str, n_top_genes: "TopGenes", flavor: "Flavor | None") -> None:
+    """Refuse logs where they do not fit."""
     if values == "logs" and record.takes_counts:
         msg = (
             f"method={record.name!r} takes counts, and values='logs' was given: give counts, or choose another method="
         )
         raise ValueError(msg)
-    if values == "logs" and n_top_genes not in {None, "all"}:
-        msg = f"n_top_genes={n_top_genes!r} was given with values='logs': choose the genes of the logs beforehand"
-        raise ValueError(msg)
+    choosing = {"n_top_genes": None if n_top_genes == "all" else n_top_genes, "flavor": flavor}
+    for name, value in choosing.items():
+        if values == "logs" and value is not None:
+            msg = f"{name}={value!r} was given with values='logs': choose the genes of the logs beforehand"
+            raise ValueError(msg)
 
 
 def refuse_few_cells(record: Method, n_cells: int) -> None:

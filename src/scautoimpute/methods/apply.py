@@ -12,12 +12,13 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from .. import __version__
+from .._application import check_key
 from .._seed import generator_of
 from ..io.matrix import as_observed, counts_matrix
 from ..scales import check_scale
 from ._checks import (
     Values,
-    check_request,
+    check_logs,
     checked_keeping,
     checked_options,
     checked_scale,
@@ -48,7 +49,7 @@ def impute(
     layer: str | None = None,
     values: Values = "counts",
     n_top_genes: "TopGenes" = "all",
-    flavor: "Flavor" = "dispersion",
+    flavor: "Flavor | None" = None,
     scale: "Scale | None" = None,
     keep_observed: bool | None = None,
     key_added: str = "imputed",
@@ -70,7 +71,7 @@ def impute(
         `"counts"`, or `"logs"`: processed logs, which are given to the method as they are.
     n_top_genes, flavor
         Genes to model, of those with at least 3 reads in 3 cells, and by what they are chosen; see
-        `scautoimpute.pp.select_genes`. Of logs every gene that has an entry is modelled.
+        `scautoimpute.pp.select_genes` (by default all, and by dispersion). Of logs every gene that has an entry is modelled.
     scale
         Of the result, as in `scautoimpute.tl.autoimpute`: `"log1p"` (default), `"cp10k"`, `"counts"` or `"log2"`.
         Logs stay on their own.
@@ -120,7 +121,8 @@ def impute(
     chosen = checked_options(record, options)
     scale_used = checked_scale(values, scale)
     kept = checked_keeping(record, keep_observed)
-    check_request(record, values, n_top_genes, key_added, layer)
+    check_key(key_added, layer)
+    check_logs(record, values, n_top_genes, flavor)
     rng = generator_of(random_state)
     if record.load is not None:
         record.load()
@@ -130,7 +132,9 @@ def impute(
     if values == "logs":
         prepared = prepare_logs(adata, layer=layer)
     else:
-        prepared = prepare_counts(adata, record.takes, layer=layer, n_top_genes=n_top_genes, flavor=flavor)
+        prepared = prepare_counts(
+            adata, record.takes, layer=layer, n_top_genes=n_top_genes, flavor=flavor or "dispersion"
+        )
     counts = counts_matrix(adata, layer)
     _refuse_size(record, prepared, counts)
     result = _run(record, prepared.x_MG, rng, _of_cells(record, chosen, prepared.cells_M, adata.n_obs))
