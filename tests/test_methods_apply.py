@@ -322,8 +322,11 @@ def test_what_does_not_fit_is_refused_before_any_work_is_done():
         methods.impute(adata, method="soft_impute")
     assert "cells of so many genes fit" in str(refusal.value)
     assert not adata.layers
-    with pytest.raises(MemoryError, match="GB are free"):
+    assert str(refusal.value).endswith("or fewer genes with n_top_genes=")
+    with pytest.raises(MemoryError, match=r"GB are free.* or fewer genes$"):  # it has no n_top_genes=
         methods.impute_matrix(x, method="gene_mean", rng=np.random.default_rng(0))
+    with pytest.raises(MemoryError, match=r"GB are free.* or fewer genes$"):
+        methods.impute(anndata.AnnData(x / 2), method="gene_mean", values="logs")
     with pytest.warns(UserWarning, match="999898 of 1000000 cells have no reads"):  # the same cells, but few genes
         small = methods.impute(adata[:, :3].copy(), method="gene_mean", copy=True)
     assert small.layers["imputed"].nnz
@@ -340,6 +343,13 @@ def test_the_number_of_cells_that_fit_is_right(method, monkeypatch):
         _memory.refuse_too_large(record, 4000, 30_000, layer_bytes=lambda n: 0.0)
     with pytest.raises(MemoryError, match="about 990 cells"):  # the result and its layer count as well
         _memory.refuse_too_large(record, 4000, 1000, layer_bytes=lambda n: 2e6 * n)
+
+
+def test_small_sizes_are_told_in_smaller_units(method, monkeypatch):
+    method(unchanged, peak_bytes=lambda n, g: 2e3 * n)
+    monkeypatch.setattr(_memory, "available_bytes", lambda: 8000.0)
+    with pytest.raises(MemoryError, match=r"needs about 0\.2 MB for 100 cells × 1 genes and 0\.008 MB are free"):
+        _memory.refuse_too_large(apply.method_named("mine"), 100, 1, layer_bytes=lambda n: 0.0)
 
 
 def test_a_container_s_limit_counts(tmp_path):
@@ -359,14 +369,17 @@ IN_NUMPY = {  # options under which the peak is reached soon
     "als": {"ranks": (30,), "ridges": (8.0,)},
     "soft_impute": {"n_thresholds": 2},
     "knn": {},
+    "drimpute": {},
+    "alra": {"rank": 5},
 }
 
 
 @pytest.mark.parametrize("name", IN_NUMPY)
+@pytest.mark.parametrize("density", [0.4, 1.0])
 @pytest.mark.parametrize("shape", [(200, 300), (400, 120)])
-def test_the_memory_that_is_said_to_be_needed_is(name, shape):
+def test_the_memory_that_is_said_to_be_needed_is(name, shape, density):
     record, rng = METHODS[name], np.random.default_rng(0)
-    x = sparse.csr_array(rng.gamma(2, size=shape) * (rng.random(shape) < 0.4))
+    x = sparse.csr_array(rng.gamma(2, size=shape) * (rng.random(shape) < density))
     record.impute(x[:50], rng=rng, **IN_NUMPY[name])  # imports do not count
     tracemalloc.start()
     record.impute(x, rng=rng, **IN_NUMPY[name])

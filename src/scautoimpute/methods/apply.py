@@ -71,7 +71,8 @@ def impute(
         `"counts"`, or `"logs"`: processed logs, which are given to the method as they are.
     n_top_genes, flavor
         Genes to model, of those with at least 3 reads in 3 cells, and by what they are chosen; see
-        `scautoimpute.pp.select_genes` (by default all, and by dispersion). Of logs every gene that has an entry is modelled.
+        `scautoimpute.pp.select_genes` (by default all, and by dispersion). Of logs every gene that has an entry is
+        modelled.
     scale
         Of the result, as in `scautoimpute.tl.autoimpute`: `"log1p"` (default), `"cp10k"`, `"counts"` or `"log2"`.
         Logs stay on their own.
@@ -136,7 +137,7 @@ def impute(
             adata, record.takes, layer=layer, n_top_genes=n_top_genes, flavor=flavor or "dispersion"
         )
     counts = counts_matrix(adata, layer)
-    _refuse_size(record, prepared, counts)
+    _refuse_size(record, prepared, counts, fewer_genes=" with n_top_genes=" if values == "counts" else "")
     result = _run(record, prepared.x_MG, rng, _of_cells(record, chosen, prepared.cells_M, adata.n_obs))
     made, n_filled = imputed_layer(counts, prepared, result.values, scale=scale_used, keep_observed=kept)
     adata.layers[key_added] = made
@@ -238,12 +239,12 @@ def _run(record: Method, x: Any, rng: np.random.Generator, options: dict[str, An
     return result
 
 
-def _refuse_size(record: Method, prepared: Prepared, counts: Any) -> None:
+def _refuse_size(record: Method, prepared: Prepared, counts: Any, *, fewer_genes: str) -> None:
     n_cells, n_modelled = prepared.x_MG.shape
     refuse_few_cells(record, n_cells)
     is_sparse = sparse.issparse(counts[:1])
     of_layer = partial(layer_bytes, n_genes=counts.shape[1], n_modelled=n_modelled, is_sparse=is_sparse)
-    refuse_too_large(record, n_cells, n_modelled, layer_bytes=of_layer)
+    refuse_too_large(record, n_cells, n_modelled, layer_bytes=of_layer, fewer_genes=fewer_genes)
 
 
 def _record_of(record: Method, options: dict[str, Any], random_state: Any) -> dict[str, Any]:

@@ -89,7 +89,7 @@ METHOD = Method(
     reference="van Dijk et al., Recovering gene interactions from single-cell data using data diffusion, Cell 174:716 "
     "(2018); magic-impute 3.0.0.",
     limits="Replaces every value and knows no missing ones, so hidden entries pull towards zero; makes genes look more "
-    "correlated than they are.",
+    "correlated than they are; knn has to be given below 16 cells.",
     peak_bytes=_peak_bytes,
     min_cells=_REACH + 1,
     extra="compare",
