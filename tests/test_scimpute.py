@@ -14,6 +14,8 @@ from scautoimpute.methods.scimpute import _clusters, _dropped, _labelled, _neigh
 
 RUNS = ["mix150_K3", "mix150_labels", "blake30_K3", "blake30_labels", "small_K1", "small_K2"]
 FOUND = ["mix150_K3", "blake30_K3", "small_K2"]
+# Of some ten thousand parameters of a run: shapes and rates off by more than 5e-4, others by more than 1e-4.
+BEYOND = {"mix150_K3": (1, 0), "mix150_labels": (1, 0), "blake30_K3": (2, 0), "blake30_labels": (1, 1)}
 LABELLED = ["mix150_labels", "blake30_labels"]
 
 
@@ -79,12 +81,18 @@ def run(counts, **options):
 
 
 def test_mixtures_are_the_originals(stored):
+    off = []
     for number, cells in stored.clusters():
         mine, theirs = np.array(fit_mixtures(stored.x[cells])).T, stored.of[f"pars_{number}"]
-        np.testing.assert_array_equal(np.isnan(mine), np.isnan(theirs))
-        # R's uniroot leaves the shape, and with it the rate, off by up to 5e-4: the root here is exact
-        np.testing.assert_allclose(mine[:, [0, 3, 4]], theirs[:, [0, 3, 4]], rtol=1.1e-4)
-        np.testing.assert_allclose(mine[:, 1:3], theirs[:, 1:3], rtol=5.5e-4)
+        plain = np.isfinite(theirs) & (theirs != 0)
+        np.testing.assert_array_equal(mine[~plain], theirs[~plain])
+        off += np.abs(np.where(plain, mine, 1) / np.where(plain, theirs, 1) - 1).tolist()
+    # R's uniroot stops within 1.2e-4 of the shape, and EM carries that on to the rate and the rest: here it is exact.
+    off = np.array(off)
+    beyond_shape, beyond = BEYOND.get(stored.name, (0, 0))
+    assert (np.count_nonzero(off[:, 1:3] > 5e-4), np.count_nonzero(off[:, [0, 3, 4]] > 1e-4)) == (beyond_shape, beyond)
+    assert off[:, 1:3].max() < 5.2e-4
+    assert off[:, [0, 3, 4]].max() < 1.02e-4
 
 
 def test_dropouts_are_the_originals(stored):
@@ -165,7 +173,7 @@ def test_unrounded_values_are_the_originals(stored):
     expected[stored.of["changed"]] = stored.of["changed_log10"]
     cells = stored.comparable()
     np.testing.assert_allclose(found[cells], expected[cells], atol=5e-4)
-    assert np.mean(np.abs(found - expected)[cells].max(axis=1) < 1e-6) >= 0.95
+    assert np.mean(np.abs(found - expected)[cells].max(axis=1) < 1e-6) >= 0.96
 
 
 def test_found_clusters_give_the_originals_result(golden):
