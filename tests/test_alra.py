@@ -189,6 +189,17 @@ def test_too_little_data_to_choose_a_rank_is_refused():
     assert run(x, rank=2).shape == x.shape
 
 
-def test_quantile_is_a_share():
-    with pytest.raises(ValueError, match=r"quantile=1\.5: give 0 to 1"):
-        run(prepared(simulated()), rank=2, quantile=1.5)
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"quantile": 1.5}, r"options= has quantile=1\.5: give a number from 0 to 1"),
+        ({"quantile": "x"}, "options= has quantile='x': give a number from 0 to 1"),
+        ({"quantile": np.nan}, "options= has quantile=nan: give a number"),
+        ({"n_iter": "x"}, "options= has n_iter='x': give a whole number of at least 0"),
+        ({"n_iter": -1}, "options= has n_iter=-1: give a whole number of at least 0"),
+        ({"rank": "x"}, "options= has rank='x': give a whole number from 1 to 120"),
+    ],
+)
+def test_options_out_of_range_are_refused(options, message):
+    with pytest.raises(ValueError, match=message):
+        run(prepared(simulated()), **({"rank": 2} | options))

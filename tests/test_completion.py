@@ -153,12 +153,31 @@ def test_too_few_entries_to_validate_on_are_refused(name):
         FACTORISATIONS[name].impute(sparse.csr_array(np.arange(1.0, 10).reshape(3, 3)), rng=stream())
 
 
+def test_only_ranks_that_the_matrix_can_have_are_tried(rng, monkeypatch):
+    tried, low_rank = [], als._low_rank
+
+    def spy(residual, rank, *others):
+        tried.append(rank)
+        return low_rank(residual, rank, *others)
+
+    monkeypatch.setattr(als, "_low_rank", spy)
+    als.impute(partly_seen(rng.gamma(2, size=(20, 7)), 0.8, rng), rng=stream())
+    assert set(tried) == {0, 1, 2, 3, 5}
+
+
 @pytest.mark.parametrize(
     ("module", "options", "message"),
     [
         (als, {"ranks": ()}, r"options= has ranks=\(\)"),
         (als, {"ranks": (1.5,)}, r"options= has ranks=\(1\.5,\)"),
+        (als, {"ranks": 5}, r"options= has ranks=5: give a list of whole numbers from 0 to 15, the smaller number"),
+        (als, {"ranks": ["a"]}, r"options= has ranks=\['a'\]"),
+        (als, {"ranks": [0, 16]}, r"options= has ranks=\[0, 16\]: give a list of whole numbers from 0 to 15"),
         (als, {"ridges": (-1.0,)}, r"options= has ridges=\(-1\.0,\)"),
+        (als, {"ridges": [np.nan]}, r"options= has ridges=\[nan\]: give a list of numbers of at least 0"),
+        (als, {"ridges": "ab"}, r"options= has ridges='ab'"),
+        (soft_impute, {"n_thresholds": 2.5}, "options= has n_thresholds=2.5: give a whole number of at least 1"),
+        (soft_impute, {"n_thresholds": "5"}, "options= has n_thresholds='5'"),
         (soft_impute, {"n_thresholds": 0}, "options= has n_thresholds=0"),
     ],
 )

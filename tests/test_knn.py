@@ -69,9 +69,17 @@ def test_few_cells_are_averaged_with_all_others(x):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"n_neighbors": 40}, "options= has n_neighbors=40: give 1 to 39"),
+        (
+            {"n_neighbors": 40},
+            "options= has n_neighbors=40: give a whole number from 1 to 39, the number of other cells",
+        ),
         ({"n_neighbors": 0}, "options= has n_neighbors=0"),
         ({"n_pcs": 0}, "options= has n_pcs=0"),
+        ({"n_neighbors": "abc"}, "options= has n_neighbors='abc': give a whole number from 1 to 39"),
+        ({"n_neighbors": 2.5}, "options= has n_neighbors=2.5: give a whole number"),
+        ({"n_neighbors": True}, "options= has n_neighbors=True: give a whole number"),
+        ({"n_pcs": 2.5}, "options= has n_pcs=2.5: give a whole number of at least 1"),
+        ({"weights": ["uniform"]}, r"options= has weights=\['uniform'\]: choose"),
         ({"weights": "cosine"}, "options= has weights='cosine': choose 'gaussian' or 'uniform'"),
     ],
 )

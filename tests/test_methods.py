@@ -1,10 +1,12 @@
 """One conformance test over every method: what `impute` promises, on every kind of matrix."""
 
+import random
 import re
 
 import anndata
 import numpy as np
 import pytest
+import torch
 from scipy import sparse
 
 from scautoimpute import MissingDependencyError, methods
@@ -160,6 +162,16 @@ def test_the_same_seed_gives_the_same_bytes_and_a_generator_will_do(record, coun
     adata = anndata.AnnData(counts)
     assert layer_of(adata, record, random_state=0).tobytes() == dense_layers(record).tobytes()
     np.testing.assert_array_equal(layer_of(adata, record, random_state=np.random.default_rng(0)), dense_layers(record))
+
+
+def test_global_generators_are_left_alone(record, counts, dense_layers):
+    def states():
+        return np.random.get_state()[1].tolist(), random.getstate(), torch.get_rng_state().tolist()  # noqa: NPY002
+
+    dense_layers(record)  # importing scikit-learn draws from Python's
+    before = states()
+    impute(anndata.AnnData(counts), record)
+    assert states() == before
 
 
 def test_observed_counts_are_kept_exactly_where_asked(record, counts):

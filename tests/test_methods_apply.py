@@ -1,9 +1,11 @@
 """The door that methods go through: scales there and back, what is refused, memory, and the record."""
 
+import re
 import tracemalloc
 
 import anndata
 import numpy as np
+import pandas as pd
 import pytest
 from scipy import sparse
 
@@ -118,6 +120,47 @@ def test_empty_cells_are_not_shown_to_the_method_nor_their_labels(counts, method
     np.testing.assert_allclose(np.delete(layer, 4, 0), np.delete(expected, 4, 0), rtol=1e-6)
 
 
+@pytest.mark.parametrize("name", ["labels", "clusters", "clusterings"])
+@pytest.mark.parametrize("given", ["short", "long", "scalar", "word"])
+def test_a_value_per_cell_is_not_cut_to_fit(counts, name, given):
+    method = "drimpute" if name == "clusterings" else "scimpute"
+    values = {"short": [1] * 59, "long": [1] * 61, "scalar": 3, "word": "b" * 60}[given]
+    if name == "clusterings" and isinstance(values, list):
+        values = [values, values]
+    adata, message = counts.copy(), rf"options= has {name} of shape {re.escape(str(np.shape(values)))} for 60 cells: "
+    with pytest.raises(ValueError, match=message):
+        methods.impute(adata, method=method, options={name: values})
+    assert not set(adata.layers) - set(counts.layers)
+    rng = np.random.default_rng(0)
+    with pytest.raises(ValueError, match=message):
+        methods.impute_matrix(np.log2(adata.X.toarray() + 1), method=method, options={name: values}, rng=rng)
+
+
+def test_rows_of_different_lengths_are_refused(counts):
+    with pytest.raises(ValueError, match=r"options= has clusterings of shape \(2,\) for 60 cells"):
+        methods.impute(counts, method="drimpute", options={"clusterings": [[1] * 60, [1] * 59]}, copy=True)
+
+
+@pytest.mark.parametrize(
+    ("name", "values", "stored"),
+    [
+        ("labels", pd.Series(["a", None, "b"] * 20), ["a", "", "b"]),
+        ("labels", pd.Categorical([5, np.nan, 7] * 20), [5.0, np.nan, 7.0]),
+        ("labels", pd.Categorical(["a", np.nan, "b"] * 20), ["a", "", "b"]),
+        ("labels", pd.Series([True, None, 3] * 20, dtype=object), ["True", "", "3"]),
+        ("labels", pd.array([1, None, 2] * 20, dtype="Int64"), [1.0, np.nan, 2.0]),
+        ("clusters", pd.Series([1, -1, 2] * 20), [1, -1, 2]),
+        ("clusterings", [[1, 1, 2] * 20, [2, 1, 1] * 20], [[1, 1, 2], [2, 1, 1]]),
+    ],
+)
+def test_values_per_cell_are_recorded_as_a_file_holds_them(counts, tmp_path, name, values, stored):
+    method = "drimpute" if name == "clusterings" else "scimpute"
+    methods.impute(counts, method=method, options={name: values}, copy=True).write_h5ad(tmp_path / "a.h5ad")
+    back = anndata.read_h5ad(tmp_path / "a.h5ad").uns["imputed"]["options"][name]
+    np.testing.assert_array_equal(back[..., :3], np.asarray(stored))
+    assert back.shape[-1] == 60
+
+
 def test_few_genes_can_be_modelled_and_the_rest_keep_what_they_had(counts):
     adata = methods.impute(counts, method="gene_mean", n_top_genes=20, flavor="cv", scale="counts", copy=True)
     modelled = counts.var_names.isin(adata.uns["imputed"]["genes"])
@@ -207,7 +250,12 @@ def test_missing_logs_are_imputed(counts):
         ({"options": {"k": 5}}, r"options= has 'k', which method='gene_mean' does not take: it takes none"),
         ({"method": "knn", "options": {"k": 5}}, r"does not take: allowed are n_neighbors, n_pcs, weights"),
         ({"method": "none", "keep_observed": False}, "keep_observed=False has no effect: method='none'"),
-        ({"key_added": "raw", "layer": "raw"}, "key_added='raw' is the layer that holds the values"),
+        ({"key_added": "raw", "layer": "raw"}, "key_added='raw' is the layer that holds the counts"),
+        ({"key_added": ""}, "key_added='' cannot be the name of a layer: give one that is not empty and has no '/'"),
+        ({"key_added": "a/b"}, "key_added='a/b' cannot be the name of a layer"),
+        ({"values": "logs", "flavor": "cv"}, "flavor='cv' was given with values='logs': choose the genes of the logs"),
+        ({"values": "logs", "flavor": "x"}, "flavor='x' was given with values='logs'"),
+        ({"flavor": "x"}, "flavor is 'x'"),
         ({"random_state": -1}, "random_state=-1: give an integer of at least 0"),
     ],
 )
@@ -274,8 +322,11 @@ def test_what_does_not_fit_is_refused_before_any_work_is_done():
         methods.impute(adata, method="soft_impute")
     assert "cells of so many genes fit" in str(refusal.value)
     assert not adata.layers
-    with pytest.raises(MemoryError, match="GB are free"):
+    assert str(refusal.value).endswith("or fewer genes with n_top_genes=")
+    with pytest.raises(MemoryError, match=r"GB are free.* or fewer genes$"):  # it has no n_top_genes=
         methods.impute_matrix(x, method="gene_mean", rng=np.random.default_rng(0))
+    with pytest.raises(MemoryError, match=r"GB are free.* or fewer genes$"):
+        methods.impute(anndata.AnnData(x / 2), method="gene_mean", values="logs")
     with pytest.warns(UserWarning, match="999898 of 1000000 cells have no reads"):  # the same cells, but few genes
         small = methods.impute(adata[:, :3].copy(), method="gene_mean", copy=True)
     assert small.layers["imputed"].nnz
@@ -292,6 +343,13 @@ def test_the_number_of_cells_that_fit_is_right(method, monkeypatch):
         _memory.refuse_too_large(record, 4000, 30_000, layer_bytes=lambda n: 0.0)
     with pytest.raises(MemoryError, match="about 990 cells"):  # the result and its layer count as well
         _memory.refuse_too_large(record, 4000, 1000, layer_bytes=lambda n: 2e6 * n)
+
+
+def test_small_sizes_are_told_in_smaller_units(method, monkeypatch):
+    method(unchanged, peak_bytes=lambda n, g: 2e3 * n)
+    monkeypatch.setattr(_memory, "available_bytes", lambda: 8000.0)
+    with pytest.raises(MemoryError, match=r"needs about 0\.2 MB for 100 cells × 1 genes and 0\.008 MB are free"):
+        _memory.refuse_too_large(apply.method_named("mine"), 100, 1, layer_bytes=lambda n: 0.0)
 
 
 def test_a_container_s_limit_counts(tmp_path):
@@ -311,14 +369,17 @@ IN_NUMPY = {  # options under which the peak is reached soon
     "als": {"ranks": (30,), "ridges": (8.0,)},
     "soft_impute": {"n_thresholds": 2},
     "knn": {},
+    "drimpute": {},
+    "alra": {"rank": 5},
 }
 
 
 @pytest.mark.parametrize("name", IN_NUMPY)
+@pytest.mark.parametrize("density", [0.4, 1.0])
 @pytest.mark.parametrize("shape", [(200, 300), (400, 120)])
-def test_the_memory_that_is_said_to_be_needed_is(name, shape):
+def test_the_memory_that_is_said_to_be_needed_is(name, shape, density):
     record, rng = METHODS[name], np.random.default_rng(0)
-    x = sparse.csr_array(rng.gamma(2, size=shape) * (rng.random(shape) < 0.4))
+    x = sparse.csr_array(rng.gamma(2, size=shape) * (rng.random(shape) < density))
     record.impute(x[:50], rng=rng, **IN_NUMPY[name])  # imports do not count
     tracemalloc.start()
     record.impute(x, rng=rng, **IN_NUMPY[name])

@@ -14,6 +14,8 @@ from scautoimpute.methods.scimpute import _clusters, _dropped, _labelled, _neigh
 
 RUNS = ["mix150_K3", "mix150_labels", "blake30_K3", "blake30_labels", "small_K1", "small_K2"]
 FOUND = ["mix150_K3", "blake30_K3", "small_K2"]
+# Of some ten thousand parameters of a run: shapes and rates off by more than 5e-4, others by more than 1e-4.
+BEYOND = {"mix150_K3": (1, 0), "mix150_labels": (1, 0), "blake30_K3": (2, 0), "blake30_labels": (1, 1)}
 LABELLED = ["mix150_labels", "blake30_labels"]
 
 
@@ -44,7 +46,8 @@ class Stored:
         return compare
 
     def impute(self, **options):
-        return scimpute(sparse.csr_array(self.counts), rng=np.random.default_rng(0), **options)
+        values, _ = scimpute(sparse.csr_array(self.counts), rng=np.random.default_rng(0), **options)
+        return values
 
     def scores(self):
         genes = _populations.variable_genes(self.x)
@@ -70,19 +73,26 @@ def counts(rng):
 
 
 def run(counts, **options):
-    return scimpute(sparse.csr_array(counts.astype(float)), rng=np.random.default_rng(1), **options)
+    values, _ = scimpute(sparse.csr_array(counts.astype(float)), rng=np.random.default_rng(1), **options)
+    return values
 
 
 # ------------------------------------------------------------------------------------------- the original's steps
 
 
 def test_mixtures_are_the_originals(stored):
+    off = []
     for number, cells in stored.clusters():
         mine, theirs = np.array(fit_mixtures(stored.x[cells])).T, stored.of[f"pars_{number}"]
-        np.testing.assert_array_equal(np.isnan(mine), np.isnan(theirs))
-        # R's uniroot leaves the shape, and with it the rate, off by up to 5e-4: the root here is exact
-        np.testing.assert_allclose(mine[:, [0, 3, 4]], theirs[:, [0, 3, 4]], rtol=1.1e-4)
-        np.testing.assert_allclose(mine[:, 1:3], theirs[:, 1:3], rtol=5.5e-4)
+        plain = np.isfinite(theirs) & (theirs != 0)
+        np.testing.assert_array_equal(mine[~plain], theirs[~plain])
+        off += np.abs(np.where(plain, mine, 1) / np.where(plain, theirs, 1) - 1).tolist()
+    # R's uniroot stops within 1.2e-4 of the shape, and EM carries that on to the rate and the rest: here it is exact.
+    off = np.array(off)
+    beyond_shape, beyond = BEYOND.get(stored.name, (0, 0))
+    assert (np.count_nonzero(off[:, 1:3] > 5e-4), np.count_nonzero(off[:, [0, 3, 4]] > 1e-4)) == (beyond_shape, beyond)
+    assert off[:, 1:3].max() < 5.2e-4
+    assert off[:, [0, 3, 4]].max() < 1.02e-4
 
 
 def test_dropouts_are_the_originals(stored):
@@ -163,7 +173,7 @@ def test_unrounded_values_are_the_originals(stored):
     expected[stored.of["changed"]] = stored.of["changed_log10"]
     cells = stored.comparable()
     np.testing.assert_allclose(found[cells], expected[cells], atol=5e-4)
-    assert np.mean(np.abs(found - expected)[cells].max(axis=1) < 1e-6) >= 0.95
+    assert np.mean(np.abs(found - expected)[cells].max(axis=1) < 1e-6) >= 0.96
 
 
 def test_found_clusters_give_the_originals_result(golden):
@@ -285,6 +295,12 @@ def test_populations_are_found_without_their_number(counts, rng):
     assert sum(cluster.cells.size for cluster in found) >= 27  # the others are outliers
 
 
+@pytest.mark.parametrize("options", [{}, {"n_clusters": 2}, {"labels": ["a", "b", None] * 10}])
+def test_the_number_of_populations_is_told(counts, options):
+    found = scimpute(sparse.csr_array(counts.astype(float)), rng=np.random.default_rng(1), **options)
+    assert found.learned == {"n_clusters": 2}
+
+
 def test_dropouts_are_filled(counts):
     imputed = run(counts)
     assert imputed.dtype == np.float64
@@ -362,16 +378,22 @@ def test_counts_are_not_overwritten(counts):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"n_clusters": 31}, "options= has n_clusters=31 for 30 cells: give at most one cluster per cell"),
+        ({"n_clusters": 31}, "options= has n_clusters=31: give a whole number from 1 to 30, the number of cells"),
         ({"n_clusters": 0}, "options= has n_clusters=0: give a whole number from 1"),
         ({"n_clusters": 2.5}, "options= has n_clusters=2.5: give a whole number from 1"),
         ({"n_clusters": True}, "options= has n_clusters=True: give a whole number from 1"),
-        ({"labels": ["a"] * 29}, r"options= has labels of shape \(29,\) for 30 cells: give one entry per cell"),
+        ({"labels": ["a"] * 29}, r"options= has labels of shape \(29,\) for 30 cells: give a value for each cell"),
         ({"clusters": np.ones((30, 2))}, r"options= has clusters of shape \(30, 2\) for 30 cells"),
+        (
+            {"clusters": np.ones((2, 30))},
+            r"options= has clusters of shape \(2, 30\): give a single value for each of 30",
+        ),
+        ({"dropout_threshold": "x"}, "options= has dropout_threshold='x': give a number above 0 and below 1"),
         (
             {"clusters": np.full(30, -2)},
             "options= has clusters of int64 from -2: give whole numbers from 0, -1 for outliers",
         ),
+        ({"clusters": ["a"] * 30}, "options= has clusters of <U1: give whole numbers from 0"),
         ({"clusters": np.ones(30)}, "options= has clusters of float64 from 1.0: give whole numbers"),
         ({"dropout_threshold": 0}, "options= has dropout_threshold=0: give a number above 0 and below 1"),
         ({"dropout_threshold": 1.0}, "options= has dropout_threshold=1.0: give a number"),

@@ -1,13 +1,18 @@
 """What is asked of a method: refused before any work is done where it cannot be had."""
 
-from collections.abc import Mapping
+import math
+from collections.abc import Callable, Collection, Mapping
+from numbers import Integral, Real
 from typing import TYPE_CHECKING, Any, Literal, get_args
+
+import numpy as np
+from numpy.typing import NDArray
 
 from ..scales import check_scale
 from ._record import Method
 
 if TYPE_CHECKING:
-    from .._genes import TopGenes
+    from .._genes import Flavor, TopGenes
 
 Values = Literal["counts", "logs"]
 
@@ -47,19 +52,18 @@ def checked_keeping(record: Method, keep_observed: bool | None) -> bool:
     return keep_observed
 
 
-def check_request(record: Method, values: str, n_top_genes: "TopGenes", key_added: str, layer: str | None) -> None:
-    """Refuse a result that would replace the values, and logs where they do not fit."""
-    if key_added == layer:
-        msg = f"key_added={key_added!r} is the layer that holds the values, which would be lost: give another name"
-        raise ValueError(msg)
+def check_logs(record: Method, values: str, n_top_genes: "TopGenes", flavor: "Flavor | None") -> None:
+    """Refuse logs where they do not fit."""
     if values == "logs" and record.takes_counts:
         msg = (
             f"method={record.name!r} takes counts, and values='logs' was given: give counts, or choose another method="
         )
         raise ValueError(msg)
-    if values == "logs" and n_top_genes not in {None, "all"}:
-        msg = f"n_top_genes={n_top_genes!r} was given with values='logs': choose the genes of the logs beforehand"
-        raise ValueError(msg)
+    choosing = {"n_top_genes": None if n_top_genes == "all" else n_top_genes, "flavor": flavor}
+    for name, value in choosing.items():
+        if values == "logs" and value is not None:
+            msg = f"{name}={value!r} was given with values='logs': choose the genes of the logs beforehand"
+            raise ValueError(msg)
 
 
 def refuse_few_cells(record: Method, n_cells: int) -> None:
@@ -70,3 +74,96 @@ def refuse_few_cells(record: Method, n_cells: int) -> None:
             f"{record.min_cells}: give more cells, or choose another method="
         )
         raise ValueError(msg)
+
+
+def per_cell(name: str, value: Any, n_cells: int) -> NDArray[Any]:
+    """Return an option that has a value for each of the cells, along the last axis, as an array."""
+    try:
+        values = np.asarray(value)
+    except ValueError:  # rows of different lengths
+        values = np.asarray(value, dtype=object)
+    if values.ndim == 0 or values.shape[-1] != n_cells:
+        msg = (
+            f"options= has {name} of shape {values.shape} for {n_cells} cells: "
+            "give a value for each cell, in their order"
+        )
+        raise ValueError(msg)
+    return values
+
+
+# ------------------------------------------------------------------------------------- values of options
+
+
+def whole_number(name: str, value: Any, *, low: int, high: int | None = None, hint: str = "") -> int:
+    """Return an option that is a whole number of a range; `hint` ends the message of one that is not."""
+    if not _is_whole(value, low, high):
+        raise ValueError(_refusal(name, value, f"give a whole number {_range(low, high)}{hint}"))
+    return int(value)
+
+
+def whole_numbers(name: str, values: Any, *, low: int, high: int | None = None, hint: str = "") -> list[int]:
+    """Return an option that is a list of whole numbers of a range."""
+    listed = _listed(values, lambda value: _is_whole(value, low, high))
+    if not listed:
+        raise ValueError(_refusal(name, values, f"give a list of whole numbers {_range(low, high)}{hint}"))
+    return [int(value) for value in listed]
+
+
+def share(name: str, value: Any, *, inside: bool = False, hint: str = "") -> float:
+    """Return an option that is a number from 0 to 1; with `inside`, neither of them."""
+    if not _is_number(value, 0, 1) or (inside and value in {0, 1}):
+        allowed = "above 0 and below 1" if inside else "from 0 to 1"
+        raise ValueError(_refusal(name, value, f"give a number {allowed}{hint}"))
+    return float(value)
+
+
+def numbers(name: str, values: Any, *, low: float, hint: str = "") -> list[float]:
+    """Return an option that is a list of finite numbers."""
+    listed = _listed(values, lambda value: _is_number(value, low, None))
+    if not listed:
+        raise ValueError(_refusal(name, values, f"give a list of numbers {_range(low, None)}{hint}"))
+    return [float(value) for value in listed]
+
+
+def choice(name: str, value: Any, allowed: Collection[str]) -> str:
+    """Return an option that is one of some words."""
+    if not (isinstance(value, str) and value in allowed):
+        raise ValueError(_refusal(name, value, f"choose {_words(allowed)}"))
+    return value
+
+
+def choices(name: str, values: Any, allowed: Collection[str]) -> list[str]:
+    """Return an option that is a list of some words."""
+    listed = _listed(values, lambda value: isinstance(value, str) and value in allowed)
+    if not listed:
+        raise ValueError(_refusal(name, values, f"give a list of {_words(allowed)}"))
+    return [str(value) for value in listed]
+
+
+def _is_whole(value: Any, low: int, high: int | None) -> bool:
+    whole = isinstance(value, Integral) and not isinstance(value, bool)
+    return whole and low <= value and (high is None or value <= high)
+
+
+def _is_number(value: Any, low: float, high: float | None) -> bool:
+    real = isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)
+    return real and low <= value and (high is None or value <= high)
+
+
+def _listed(values: Any, fits: Callable[[Any], bool]) -> list[Any]:
+    """Values of a list, tuple, range or array; none if one of them does not fit, or it is something else."""
+    listed = list(values) if isinstance(values, list | tuple | range | np.ndarray) and np.ndim(values) == 1 else []
+    return listed if all(fits(value) for value in listed) else []
+
+
+def _range(low: float, high: float | None) -> str:
+    return f"of at least {low}" if high is None else f"from {low} to {high}"
+
+
+def _words(allowed: Collection[str]) -> str:
+    return " or ".join(map(repr, allowed))
+
+
+def _refusal(name: str, value: Any, instead: str) -> str:
+    shown = value.tolist() if isinstance(value, np.ndarray) else value
+    return f"options= has {name}={shown!r}: {instead}"

@@ -1,9 +1,11 @@
 """k-means for many small clusterings: all restarts side by side, then single moves of cells between clusters.
 
-Single moves (Hartigan) leave the poor optima that sweeps (Lloyd) end in, so a hundred starts reach what sweeps alone
-do not in three hundred. Shapes: R runs, N points, D dimensions, K clusters.
+Single moves (Hartigan) leave the poor optima that sweeps (Lloyd) end in, so sixty starts reach what sweeps alone
+do not in three hundred. Shapes: B clusterings, R runs, N points, D dimensions, K clusters (of the most that a run has),
+T draws tried.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -15,10 +17,11 @@ __all__ = ["kmeans", "within_cluster_squares"]
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
 
-_STARTS = 100
+_STARTS = 60
+_DRAWS = 3  # per centre of a start: the best is taken, which a hundred starts of one draw each do not better
 _SQUARED_DISTANCES = 250_000  # held at once: fewer starts for more points
 _FINALISTS = 0.25  # share of the starts
-_STARTING_SWEEPS, _SWEEPS = 2, 100
+_STARTING_SWEEPS, _SWEEPS = 2, 10  # single moves do the rest
 _GAIN = 1e-10  # of the points' total: less is rounding
 
 
@@ -39,16 +42,20 @@ class _Points(NamedTuple):
 
 @dataclass(slots=True)
 class _Runs:
-    """Runs side by side; the squared distances are those to the centres, of which each is the mean of its points."""
+    """Runs side by side; the squared distances are those to the centres, of which each is the mean of its points.
+
+    A run may have fewer clusters than the others: `absent_RK` are those that it lacks, infinitely far from all.
+    """
 
     points: _Points
     labels_RN: IntArray
     centres_RKD: FloatArray
     size_RK: FloatArray
     squared_RKN: FloatArray
+    absent_RK: NDArray[np.bool_]
 
 
-def kmeans(points_ND: FloatArray, *, n_clusters: int, rng: np.random.Generator) -> IntArray:
+def kmeans(points_ND: FloatArray, *, n_clusters: Sequence[int], rng: np.random.Generator) -> IntArray:
     """Cluster points so that their squared distances to their cluster's mean are small in sum.
 
     Parameters
@@ -56,27 +63,42 @@ def kmeans(points_ND: FloatArray, *, n_clusters: int, rng: np.random.Generator) 
     points_ND
         Points × dimensions.
     n_clusters
-        At most the number of points. Fewer are found where fewer points are distinct.
+        Of each clustering; at most the number of points. Fewer are found where fewer points are distinct.
     rng
         Draws the starts.
 
     Returns
     -------
-    Cluster of every point, from 0.
+    Clusterings × points: cluster of every point, from 0.
 
     Notes
     -----
-    Starts as in k-means++ (Arthur & Vassilvitskii, 2007); two sweeps of each, then the best quarter of them is swept
-    until nothing changes, then improved by the best single move at a time (Hartigan & Wong, 1979).
+    Starts as in greedy k-means++ (Arthur & Vassilvitskii, 2007), the first so many centres of which are those of
+    every clustering; two sweeps of each, then the best quarter of them is swept up to ten times more, and improved by
+    the best single move at a time (Hartigan & Wong, 1979).
     """
-    points = _Points(points_ND, np.sum(points_ND**2, axis=1))
-    n_starts = int(np.clip(_SQUARED_DISTANCES // (len(points_ND) * n_clusters), 4, _STARTS))
-    runs = _sweep(points, _start(points, n_clusters, n_starts, rng), _STARTING_SWEEPS)
-    best = np.argsort(_objective(runs), kind="stable")[: max(1, round(_FINALISTS * n_starts))]
-    runs = _sweep(points, runs.centres_RKD[best], _SWEEPS)
+    points, most = _Points(points_ND, np.sum(points_ND**2, axis=1)), max(n_clusters)
+    n_starts = int(np.clip(_SQUARED_DISTANCES // (len(points_ND) * most), 4, _STARTS))
+    start_SKD = _start(points, most, n_starts, rng)
+    at_once = max(1, _SQUARED_DISTANCES // (len(points_ND) * most * n_starts))
+    numbers = np.asarray(n_clusters)
+    return np.concatenate([_best(points, numbers[i : i + at_once], start_SKD) for i in range(0, len(numbers), at_once)])
+
+
+def _best(points: _Points, number_B: IntArray, start_SKD: FloatArray) -> IntArray:
+    """Cluster from every start into each of some numbers of clusters, and return the best of each: B × N."""
+    n_numbers, n_starts = len(number_B), len(start_SKD)
+    absent_RK = np.repeat(np.arange(number_B.max()) >= number_B[:, None], n_starts, axis=0)
+    centres_RKD = np.tile(start_SKD[:, : number_B.max()], (n_numbers, 1, 1))
+    runs = _sweep(points, centres_RKD, absent_RK, _STARTING_SWEEPS)
+    n_finalists = max(1, round(_FINALISTS * n_starts))
+    ranked_BS = np.argsort(_objective(runs).reshape(n_numbers, n_starts), axis=1, kind="stable")
+    finalist = (ranked_BS[:, :n_finalists] + n_starts * np.arange(n_numbers)[:, None]).ravel()
+    runs = _sweep(points, runs.centres_RKD[finalist], absent_RK[finalist], _SWEEPS)
     _move_points(runs)
-    labels_N: IntArray = runs.labels_RN[_objective(runs).argmin()]
-    return labels_N
+    best_B = _objective(runs).reshape(n_numbers, n_finalists).argmin(axis=1)
+    labels_BN: IntArray = runs.labels_RN.reshape(n_numbers, n_finalists, -1)[np.arange(n_numbers), best_B]
+    return labels_BN
 
 
 def within_cluster_squares(points_ND: FloatArray, labels_N: IntArray) -> float:
@@ -86,27 +108,34 @@ def within_cluster_squares(points_ND: FloatArray, labels_N: IntArray) -> float:
 
 
 def _start(points: _Points, k: int, n_starts: int, rng: np.random.Generator) -> FloatArray:
-    """Draw the first centre of each run, then each next one by its squared distance to the nearest so far."""
-    n = len(points.x_ND)
+    """Draw the first centre of each run; then each next one by the squared distances to the nearest so far.
+
+    Of a few draws the one that leaves the least in sum is taken.
+    """
+    n, run = len(points.x_ND), np.arange(n_starts)
     chosen_RK = np.empty((n_starts, k), dtype=np.int64)
     chosen_RK[:, 0] = rng.integers(n, size=n_starts)
     apart_NN = points.squared_distances(points.x_ND)
     nearest_RN = apart_NN[chosen_RK[:, 0]]
     for j in range(1, k):
         cumulated_RN = nearest_RN.cumsum(axis=1)
-        drawn_R1 = rng.random((n_starts, 1)) * cumulated_RN[:, -1:]
-        chosen_RK[:, j] = np.minimum((cumulated_RN <= drawn_R1).sum(axis=1), n - 1)
-        nearest_RN = np.minimum(nearest_RN, apart_NN[chosen_RK[:, j]])
+        drawn_RT = rng.random((n_starts, _DRAWS)) * cumulated_RN[:, -1:]
+        tried_RT = np.minimum((cumulated_RN[:, None, :] <= drawn_RT[:, :, None]).sum(axis=2), n - 1)
+        left_RTN = np.minimum(nearest_RN[:, None, :], apart_NN[tried_RT])
+        best_R = left_RTN.sum(axis=2).argmin(axis=1)
+        chosen_RK[:, j], nearest_RN = tried_RT[run, best_R], left_RTN[run, best_R]
     return points.x_ND[chosen_RK]
 
 
-def _sweep(points: _Points, centres_RKD: FloatArray, n_sweeps: int) -> _Runs:
+def _sweep(points: _Points, centres_RKD: FloatArray, absent_RK: NDArray[np.bool_], n_sweeps: int) -> _Runs:
     """Assign points to the nearest centre and move the centres to the mean, until no run changes (Lloyd)."""
     n_runs, k, n_dims = centres_RKD.shape
     labels_RN = np.full((n_runs, len(points.x_ND)), -1)
-    squared_RKN = points.squared_distances(centres_RKD.reshape(-1, n_dims)).reshape(n_runs, k, -1)
-    for _ in range(n_sweeps):
-        nearest_RN = squared_RKN.argmin(axis=1)
+    size_RK = np.zeros((n_runs, k))
+    for sweep in range(n_sweeps + 1):
+        squared_RKN = points.squared_distances(centres_RKD.reshape(-1, n_dims)).reshape(n_runs, k, -1)
+        squared_RKN[absent_RK] = np.inf
+        nearest_RN = squared_RKN.argmin(axis=1) if sweep < n_sweeps else labels_RN
         if np.array_equal(nearest_RN, labels_RN):
             break
         labels_RN = nearest_RN
@@ -114,8 +143,7 @@ def _sweep(points: _Points, centres_RKD: FloatArray, n_sweeps: int) -> _Runs:
         size_RK = member_RKN.sum(axis=2)
         mean_RKD = member_RKN @ points.x_ND / np.maximum(size_RK, 1)[:, :, None]
         centres_RKD = np.where(size_RK[:, :, None] > 0, mean_RKD, centres_RKD)  # without points: it stays
-        squared_RKN = points.squared_distances(centres_RKD.reshape(-1, n_dims)).reshape(n_runs, k, -1)
-    return _Runs(points, labels_RN, centres_RKD, size_RK, squared_RKN)
+    return _Runs(points, labels_RN, centres_RKD, size_RK, squared_RKN, absent_RK)
 
 
 def _objective(runs: _Runs) -> FloatArray:
@@ -145,11 +173,12 @@ def _best_moves(runs: _Runs, active: IntArray) -> tuple[FloatArray, IntArray, In
 
     Leaving a cluster of n saves n / (n - 1) of the squared distance to its mean, joining one costs n / (n + 1) of it.
     """
-    labels_R1N, size_RK = runs.labels_RN[active][:, None], runs.size_RK[active][:, :, None]
-    squared_RKN = runs.squared_RKN[active]
-    saved_RN = np.take_along_axis(squared_RKN * (size_RK / np.maximum(size_RK - 1, 1)), labels_R1N, axis=1)[:, 0]
-    squared_RKN *= size_RK / (size_RK + 1)
-    np.put_along_axis(squared_RKN, labels_R1N, np.inf, axis=1)
+    labels_RN, size_RK, squared_RKN = runs.labels_RN[active], runs.size_RK[active], runs.squared_RKN[active]
+    own_RN = np.take_along_axis(squared_RKN, labels_RN[:, None], axis=1)[:, 0]
+    own_size_RN = np.take_along_axis(size_RK, labels_RN, axis=1)
+    saved_RN = own_RN * (own_size_RN / np.maximum(own_size_RN - 1, 1))
+    squared_RKN *= np.where(runs.absent_RK[active], 1, size_RK / (size_RK + 1))[:, :, None]
+    np.put_along_axis(squared_RKN, labels_RN[:, None], np.inf, axis=1)
     gain_RN = saved_RN - squared_RKN.min(axis=1)
     point = gain_RN.argmax(axis=1)
     run = np.arange(len(active))

@@ -26,8 +26,13 @@ def _left_in_cgroup(cgroup: Path) -> float:
     return float("inf") if limit == "max" else float(int(limit) - used + int(stat.get("inactive_file", 0)))
 
 
-def refuse_too_large(record: Method, n_cells: int, n_genes: int, *, layer_bytes: Callable[[int], float]) -> None:
-    """Raise ``MemoryError`` if the method's peak, or its result with the layer made of it, exceeds what is free."""
+def refuse_too_large(
+    record: Method, n_cells: int, n_genes: int, *, layer_bytes: Callable[[int], float], fewer_genes: str = ""
+) -> None:
+    """Raise ``MemoryError`` if the method's peak, or its result with the layer made of it, exceeds what is free.
+
+    `fewer_genes` says how genes can be left out, where the caller has an argument for that.
+    """
 
     def needed(n: int) -> float:
         return max(record.peak_bytes(n, n_genes), 8.0 * n * n_genes + layer_bytes(n))
@@ -36,10 +41,14 @@ def refuse_too_large(record: Method, n_cells: int, n_genes: int, *, layer_bytes:
     if needed(n_cells) <= free:
         return
     msg = (
-        f"method={record.name!r} needs about {needed(n_cells) / 1e9:,.1f} GB for {n_cells:,} cells × {n_genes:,} genes "
-        f"and {free / 1e9:,.1f} GB are free: {_what_fits(needed, n_cells, free)}, or fewer genes with n_top_genes="
+        f"method={record.name!r} needs about {_size(needed(n_cells))} for {n_cells:,} cells × {n_genes:,} genes "
+        f"and {_size(free)} are free: {_what_fits(needed, n_cells, free)}, or fewer genes{fewer_genes}"
     )
     raise MemoryError(msg)
+
+
+def _size(n_bytes: float) -> str:
+    return f"{n_bytes / 1e9:,.1f} GB" if n_bytes >= 1e8 else f"{n_bytes / 1e6:,.2g} MB"
 
 
 def _what_fits(needed: Callable[[int], float], n_cells: int, free: float) -> str:

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ._checks import share, whole_number
 from ._record import Imputed, Method, Preparation
 
 __all__ = ["METHOD", "alra"]
@@ -59,7 +60,7 @@ def alra(
     ------
     ValueError
         If `rank` is below 1 or above the number of cells or genes, if it is None with fewer than 10 cells or genes
-        that hold any count, or if `quantile` is not between 0 and 1.
+        that hold any count, if `quantile` is not between 0 and 1, or if `n_iter` is no whole number of at least 0.
 
     Notes
     -----
@@ -85,7 +86,7 @@ def alra(
     """
     cells = np.flatnonzero(np.diff(x_NG.indptr))
     genes = np.flatnonzero(np.bincount(x_NG.indices, minlength=x_NG.shape[1]))
-    _check(x_NG.shape, rank, quantile)
+    _check(x_NG.shape, rank, quantile, n_iter)
     imputed = np.zeros(x_NG.shape)
     if cells.size == 0:
         return Imputed(imputed, {})
@@ -99,17 +100,12 @@ def alra(
     return Imputed(imputed, {"rank": left_NR.shape[1]})
 
 
-def _check(shape: tuple[int, int], rank: int | None, quantile: float) -> None:
-    whole = isinstance(rank, int | np.integer) and not isinstance(rank, bool)
-    if rank is not None and not (whole and 1 <= rank <= min(shape)):
-        msg = (
-            f"options= has rank={rank!r}: give a whole number from 1 to {min(shape)} for {shape[0]} cells × {shape[1]} "
-            "genes, or None to choose it from the singular values"
-        )
-        raise ValueError(msg)
-    if not 0 <= quantile <= 1:
-        msg = f"options= has quantile={quantile!r}: give 0 to 1 (the original takes 0.001)"
-        raise ValueError(msg)
+def _check(shape: tuple[int, int], rank: Any, quantile: Any, n_iter: Any) -> None:
+    if rank is not None:
+        hint = f" for {shape[0]} cells × {shape[1]} genes, or None to choose it from the singular values"
+        whole_number("rank", rank, low=1, high=min(shape), hint=hint)
+    share("quantile", quantile, hint=" (the original takes 0.001)")
+    whole_number("n_iter", n_iter, low=0)
 
 
 def _factors(x: Any, rank: int | None, n_iter: int, rng: np.random.Generator) -> tuple[FloatArray, FloatArray]:

@@ -12,6 +12,7 @@ import scipy.linalg
 from numpy.typing import NDArray
 from scipy import sparse
 
+from ._checks import numbers, whole_numbers
 from ._completion import Base, rows_of, split_base, validated
 from ._record import Imputed, Method, Preparation
 from .floors import gene_cell_bias
@@ -44,7 +45,7 @@ def complete(
     ridges: Sequence[float] = RIDGES,
 ) -> Imputed:
     """Factorise the residuals of `base` at the rank and ridge that predict held-out entries best, fitted to all."""
-    _check_grid(ranks, ridges)
+    ranks, ridges = _checked_ranks(ranks, min(x.shape)), numbers("ridges", ridges, low=0, hint=", e.g. (1.0, 8.0)")
 
     def fits(matrix: sparse.csr_array) -> Iterator[tuple[tuple[int, float], Dense]]:
         base_BG, residual = split_base(matrix, base)
@@ -112,13 +113,11 @@ def _rank_ridge_pairs(ranks: Iterable[int], ridges: Sequence[float]) -> Iterator
     return ((rank, ridge) for rank, ridge in product(ranks, ridges) if rank > 0 or ridge == ridges[0])
 
 
-def _check_grid(ranks: Sequence[int], ridges: Sequence[float]) -> None:
-    if len(ranks) == 0 or any(rank != int(rank) or rank < 0 for rank in ranks):
-        msg = f"options= has ranks={ranks!r}: give whole numbers of at least 0, e.g. (0, 5, 10)"
-        raise ValueError(msg)
-    if len(ridges) == 0 or min(ridges) < 0:
-        msg = f"options= has ridges={ridges!r}: give numbers of at least 0, e.g. (1.0, 8.0)"
-        raise ValueError(msg)
+def _checked_ranks(ranks: Sequence[int], largest: int) -> list[int]:
+    """Ranks that a matrix can have: of the default those, and nothing else of one's own."""
+    if ranks is RANKS:
+        return [rank for rank in RANKS if rank <= largest]
+    return whole_numbers("ranks", ranks, low=0, high=largest, hint=", the smaller number of cells and genes")
 
 
 def _peak_bytes(n_cells: int, n_genes: int) -> float:

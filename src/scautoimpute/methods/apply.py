@@ -12,15 +12,17 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from .. import __version__
+from .._application import check_key
 from .._seed import generator_of
 from ..io.matrix import as_observed, counts_matrix
 from ..scales import check_scale
 from ._checks import (
     Values,
-    check_request,
+    check_logs,
     checked_keeping,
     checked_options,
     checked_scale,
+    per_cell,
     refuse_few_cells,
 )
 from ._layer import imputed_layer, layer_bytes, zeros_filled
@@ -47,7 +49,7 @@ def impute(
     layer: str | None = None,
     values: Values = "counts",
     n_top_genes: "TopGenes" = "all",
-    flavor: "Flavor" = "dispersion",
+    flavor: "Flavor | None" = None,
     scale: "Scale | None" = None,
     keep_observed: bool | None = None,
     key_added: str = "imputed",
@@ -69,7 +71,8 @@ def impute(
         `"counts"`, or `"logs"`: processed logs, which are given to the method as they are.
     n_top_genes, flavor
         Genes to model, of those with at least 3 reads in 3 cells, and by what they are chosen; see
-        `scautoimpute.pp.select_genes`. Of logs every gene that has an entry is modelled.
+        `scautoimpute.pp.select_genes` (by default all, and by dispersion). Of logs every gene that has an entry is
+        modelled.
     scale
         Of the result, as in `scautoimpute.tl.autoimpute`: `"log1p"` (default), `"cp10k"`, `"counts"` or `"log2"`.
         Logs stay on their own.
@@ -119,7 +122,8 @@ def impute(
     chosen = checked_options(record, options)
     scale_used = checked_scale(values, scale)
     kept = checked_keeping(record, keep_observed)
-    check_request(record, values, n_top_genes, key_added, layer)
+    check_key(key_added, layer)
+    check_logs(record, values, n_top_genes, flavor)
     rng = generator_of(random_state)
     if record.load is not None:
         record.load()
@@ -129,10 +133,12 @@ def impute(
     if values == "logs":
         prepared = prepare_logs(adata, layer=layer)
     else:
-        prepared = prepare_counts(adata, record.takes, layer=layer, n_top_genes=n_top_genes, flavor=flavor)
+        prepared = prepare_counts(
+            adata, record.takes, layer=layer, n_top_genes=n_top_genes, flavor=flavor or "dispersion"
+        )
     counts = counts_matrix(adata, layer)
-    _refuse_size(record, prepared, counts)
-    result = _run(record, prepared.x_MG, rng, _of_cells(record, chosen, prepared.cells_M))
+    _refuse_size(record, prepared, counts, fewer_genes=" with n_top_genes=" if values == "counts" else "")
+    result = _run(record, prepared.x_MG, rng, _of_cells(record, chosen, prepared.cells_M, adata.n_obs))
     made, n_filled = imputed_layer(counts, prepared, result.values, scale=scale_used, keep_observed=kept)
     adata.layers[key_added] = made
     adata.uns[key_added] = {
@@ -196,7 +202,8 @@ def impute_matrix(
     refuse_few_cells(record, cells.size)
     refuse_too_large(record, cells.size, x.shape[1], layer_bytes=lambda n: 8.0 * n * x.shape[1])
     imputed = np.zeros(observed.shape)
-    imputed[cells] = np.maximum(_run_on_log2(record, observed[cells], rng, _of_cells(record, chosen, cells)), 0)
+    of_cells = _of_cells(record, chosen, cells, observed.shape[0])
+    imputed[cells] = np.maximum(_run_on_log2(record, observed[cells], rng, of_cells), 0)
     return imputed
 
 
@@ -210,10 +217,10 @@ def _run_on_log2(record: Method, x: Any, rng: np.random.Generator, options: dict
     return np.asarray(np.log2(np.maximum(values, 0) + 1), dtype=np.float64)
 
 
-def _of_cells(record: Method, options: dict[str, Any], cells: NDArray[np.int64]) -> dict[str, Any]:
-    """Options with, of those that have a value per cell, the values of these cells only."""
+def _of_cells(record: Method, options: dict[str, Any], cells: NDArray[np.int64], n_cells: int) -> dict[str, Any]:
+    """Options with, of those that have a value per cell, the values of these of the object's cells only."""
     return {
-        name: np.asarray(value)[..., cells] if name in record.per_cell and value is not None else value
+        name: per_cell(name, value, n_cells)[..., cells] if name in record.per_cell and value is not None else value
         for name, value in options.items()
     }
 
@@ -232,12 +239,12 @@ def _run(record: Method, x: Any, rng: np.random.Generator, options: dict[str, An
     return result
 
 
-def _refuse_size(record: Method, prepared: Prepared, counts: Any) -> None:
+def _refuse_size(record: Method, prepared: Prepared, counts: Any, *, fewer_genes: str) -> None:
     n_cells, n_modelled = prepared.x_MG.shape
     refuse_few_cells(record, n_cells)
     is_sparse = sparse.issparse(counts[:1])
     of_layer = partial(layer_bytes, n_genes=counts.shape[1], n_modelled=n_modelled, is_sparse=is_sparse)
-    refuse_too_large(record, n_cells, n_modelled, layer_bytes=of_layer)
+    refuse_too_large(record, n_cells, n_modelled, layer_bytes=of_layer, fewer_genes=fewer_genes)
 
 
 def _record_of(record: Method, options: dict[str, Any], random_state: Any) -> dict[str, Any]:
@@ -256,4 +263,16 @@ def _record_of(record: Method, options: dict[str, Any], random_state: Any) -> di
 
 
 def _storable(value: Any) -> Any:
-    return np.asarray(value) if isinstance(value, list | tuple | range) else value
+    """Single values as they are; anything longer as an array of numbers, or of strings, missing ones as ""."""
+    if np.ndim(value) == 0:
+        return value
+    values = np.asarray(value)
+    if values.dtype.kind in "biuf":
+        return values
+    import pandas as pd
+
+    as_objects = values.astype(object)
+    missing = pd.isna(as_objects)
+    as_objects[~missing] = [str(one) for one in as_objects[~missing]]
+    as_objects[missing] = ""
+    return as_objects

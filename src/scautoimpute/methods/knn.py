@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
+from ._checks import choice, whole_number
 from ._record import Method, Preparation
 
 __all__ = ["METHOD", "cell_weights", "impute", "principal_components"]
@@ -46,7 +47,9 @@ def impute(
     """
     n_others = x.shape[0] - 1
     n_neighbors = min(N_NEIGHBORS, n_others) if n_neighbors is None else n_neighbors
-    _check(n_neighbors, n_others, n_pcs, weights)
+    whole_number("n_neighbors", n_neighbors, low=1, high=n_others, hint=", the number of other cells")
+    whole_number("n_pcs", n_pcs, low=1)
+    choice("weights", weights, get_args(Weights))
     scores_BP = principal_components(np.log1p(x), min(n_pcs, min(x.shape) - 1), rng)
     # Nearly every entry of the means is above zero: a sparse product would be larger than two dense matrices.
     smoothed: Dense = cell_weights(scores_BP, n_neighbors, weights) @ x.toarray()
@@ -81,18 +84,6 @@ def cell_weights(scores_BP: Dense, n_neighbors: int, weights: Weights) -> Any:
     others = sparse.csr_array((weight_BK.ravel(), (rows, neighbor_BK.ravel())), shape=(n_cells, n_cells))
     whole = sparse.eye_array(n_cells, format="csr") + others
     return sparse.diags_array(1 / whole.sum(axis=1)) @ whole
-
-
-def _check(n_neighbors: int, n_others: int, n_pcs: int, weights: str) -> None:
-    if not 1 <= n_neighbors <= n_others:
-        msg = f"options= has n_neighbors={n_neighbors!r}: give 1 to {n_others}, the number of other cells"
-        raise ValueError(msg)
-    if n_pcs < 1:
-        msg = f"options= has n_pcs={n_pcs!r}: give a whole number of at least 1"
-        raise ValueError(msg)
-    if weights not in get_args(Weights):
-        msg = f"options= has weights={weights!r}: choose {' or '.join(map(repr, get_args(Weights)))}"
-        raise ValueError(msg)
 
 
 def _peak_bytes(n_cells: int, n_genes: int) -> float:

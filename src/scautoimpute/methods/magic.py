@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from ..errors import MissingDependencyError
+from ._checks import whole_number
 from ._record import Method, Preparation
 
 __all__ = ["METHOD", "impute", "load", "smooth"]
@@ -25,14 +26,21 @@ def impute(
     rng: np.random.Generator,
     knn: int = 5,
     t: int | Literal["auto"] = 3,
-    n_pca: int = 100,
+    n_pca: int | None = 100,
 ) -> Dense:
     """Diffuse over the graph of cells; options as in ``magic.MAGIC``, with its defaults."""
     return smooth(x, seed=int(rng.integers(2**31)), knn=knn, t=t, n_pca=n_pca)
 
 
-def smooth(x: sparse.csr_array, *, seed: int, knn: int = 5, t: int | Literal["auto"] = 3, n_pca: int = 100) -> Dense:
+def smooth(
+    x: sparse.csr_array, *, seed: int, knn: int = 5, t: int | Literal["auto"] = 3, n_pca: int | None = 100
+) -> Dense:
     """Run MAGIC with its own seed for the randomised principal components."""
+    whole_number("knn", knn, low=1)
+    if not (isinstance(t, str) and t == "auto"):
+        whole_number("t", t, low=1, hint=", or 'auto'")
+    if n_pca is not None:
+        whole_number("n_pca", n_pca, low=1, hint=", or None for no principal components")
     if x.shape[0] <= _REACH * knn:
         msg = (
             f"options= has knn={knn}, and MAGIC looks {_REACH} times as far: more than {_REACH * knn} cells are "
@@ -81,7 +89,7 @@ METHOD = Method(
     reference="van Dijk et al., Recovering gene interactions from single-cell data using data diffusion, Cell 174:716 "
     "(2018); magic-impute 3.0.0.",
     limits="Replaces every value and knows no missing ones, so hidden entries pull towards zero; makes genes look more "
-    "correlated than they are.",
+    "correlated than they are; knn has to be given below 16 cells.",
     peak_bytes=_peak_bytes,
     min_cells=_REACH + 1,
     extra="compare",

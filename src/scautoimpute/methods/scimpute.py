@@ -12,9 +12,10 @@ from numpy.typing import ArrayLike, NDArray
 from scipy import sparse
 
 from . import _populations
+from ._checks import per_cell, share, whole_number
 from ._mixture import Mixture, dropout_probabilities, fit_mixtures, usable
 from ._nonnegative import nonnegative_weights
-from ._record import COUNTS, Method
+from ._record import COUNTS, Imputed, Method
 
 __all__ = ["METHOD", "scimpute"]
 
@@ -49,7 +50,7 @@ def scimpute(
     labels: ArrayLike | None = None,
     dropout_threshold: float = 0.5,
     clusters: ArrayLike | None = None,
-) -> Floats:
+) -> Imputed:
     """Impute counts by scImpute.
 
     Works on log10(counts per million + 1.01). Cells far from all others are set aside, the rest clustered; in each
@@ -77,8 +78,8 @@ def scimpute(
 
     Returns
     -------
-    NDArray[float64]
-        Counts, dense, not negative, rounded to two decimals like the original's.
+    Imputed
+        Counts, dense, not negative, rounded to two decimals like the original's; and `n_clusters`, as chosen or given.
 
     Raises
     ------
@@ -111,7 +112,7 @@ def scimpute(
     >>> counts = rng.poisson(rng.gamma(2, 4, size=(1, 30)) * np.ones((12, 1)))
     >>> counts[3, :4] = 0
     >>> imputed = scimpute(sparse.csr_array(counts.astype(float)), rng=rng, n_clusters=1)
-    >>> bool((imputed[3, :4] > 0).any())
+    >>> bool((imputed.values[3, :4] > 0).any())
     True
     """
     _check(counts_NG.shape[0], n_clusters, labels, clusters, dropout_threshold)
@@ -125,7 +126,7 @@ def scimpute(
     found = _clusters(x_NG, n_clusters, clusters, rng) if labels is None else _labelled(x_NG, labels, rng)
     for cell, genes, values in _predictions(x_NG, found, dropout_threshold):
         imputed_NG[cell, genes] = np.round(np.maximum(10**values - 1.01, 0) * scale_N[cell], 2)
-    return imputed_NG
+    return Imputed(imputed_NG, {"n_clusters": len(found)})
 
 
 # ------------------------------------------------------------------------------------------------- populations
@@ -137,33 +138,23 @@ def _check(n_cells: int, n_clusters: Any, labels: Any, clusters: Any, threshold:
     if len(named) > 1:
         msg = f"options= has {' and '.join(named)}, which exclude each other: give one of them"
         raise ValueError(msg)
-    if not 0 < threshold < 1:
-        msg = f"options= has dropout_threshold={threshold}: give a number above 0 and below 1 (0.5 is usual)"
-        raise ValueError(msg)
+    share("dropout_threshold", threshold, inside=True, hint=" (0.5 is usual)")
     for name in {"labels", "clusters"}.intersection(named):
-        shape = np.shape(given[name])
-        if shape != (n_cells,):
-            msg = f"options= has {name} of shape {shape} for {n_cells} cells: give one entry per cell, in their order"
+        if per_cell(name, given[name], n_cells).ndim != 1:
+            msg = (
+                f"options= has {name} of shape {np.shape(given[name])}: give a single value for each of {n_cells} cells"
+            )
             raise ValueError(msg)
     if n_clusters is not None:
-        _check_number(n_cells, n_clusters)
-
-
-def _check_number(n_cells: int, n_clusters: Any) -> None:
-    if not isinstance(n_clusters, (int, np.integer)) or isinstance(n_clusters, bool) or n_clusters < 1:
-        msg = f"options= has n_clusters={n_clusters!r}: give a whole number from 1, or None to have it chosen"
-        raise ValueError(msg)
-    if n_clusters > n_cells:
-        msg = f"options= has n_clusters={n_clusters} for {n_cells} cells: give at most one cluster per cell"
-        raise ValueError(msg)
+        hint = ", the number of cells, or None to have it chosen"
+        whole_number("n_clusters", n_clusters, low=1, high=n_cells, hint=hint)
 
 
 def _numbers(clusters: ArrayLike) -> Integers:
     numbers = np.asarray(clusters)
+    lowest = f" from {numbers.min()}" if numbers.dtype.kind in "iuf" else ""
     if numbers.dtype.kind not in "iu" or (numbers < -1).any():
-        msg = (
-            f"options= has clusters of {numbers.dtype} from {numbers.min()}: give whole numbers from 0, -1 for outliers"
-        )
+        msg = f"options= has clusters of {numbers.dtype}{lowest}: give whole numbers from 0, -1 for outliers"
         raise ValueError(msg)
     return numbers.astype(np.intp)
 

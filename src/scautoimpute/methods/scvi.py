@@ -14,6 +14,7 @@ from scipy import sparse
 
 from ..errors import MissingDependencyError
 from ..io.matrix import row_blocks
+from ._checks import whole_number
 from ._record import COUNTS, Method
 
 __all__ = ["METHOD", "impute", "load"]
@@ -47,6 +48,10 @@ def impute(
     """
     from anndata import AnnData
 
+    whole_number("n_latent", n_latent, low=1)
+    if max_epochs is not None:
+        whole_number("max_epochs", max_epochs, low=1, hint=", or None for the program's own choice")
+    whole_number("n_samples", n_samples, low=1)
     library = load()
     with _global_generators(), _quiet():
         library.settings.seed = int(rng.integers(2**31))

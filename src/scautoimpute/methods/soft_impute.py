@@ -11,6 +11,7 @@ import scipy.linalg
 from numpy.typing import NDArray
 from scipy import sparse
 
+from ._checks import whole_number
 from ._completion import Base, rows_of, split_base, validated
 from ._record import Imputed, Method, Preparation
 from .floors import gene_cell_bias
@@ -39,9 +40,7 @@ def complete(
 
     The path runs from the threshold that leaves nothing (the base itself) downwards, each solution starting the next.
     """
-    if n_thresholds < 1:
-        msg = f"options= has n_thresholds={n_thresholds!r}: give a whole number of at least 1"
-        raise ValueError(msg)
+    whole_number("n_thresholds", n_thresholds, low=1)
     shares = np.geomspace(1.0, THRESHOLD_RANGE, n_thresholds)
 
     def path(matrix: sparse.csr_array, shares: NDArray[np.float64] = shares) -> Iterator[tuple[float, Dense]]:

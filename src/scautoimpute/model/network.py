@@ -57,9 +57,10 @@ class Autoencoder(nn.Module):
     ) -> None:
         super().__init__()
         widths = (n_inputs, *hidden)
-        self.encoder = nn.ModuleList(nn.Linear(a, b) for a, b in itertools.pairwise(widths))
-        self.decoder = nn.Linear(hidden[-1], n_genes, bias=decoder_bias)
-        self.side = nn.Linear(n_side, n_genes, bias=False) if n_side else None
+        with torch.random.fork_rng(devices=[]):  # torch's first values come from its global generator, and are replaced
+            self.encoder = nn.ModuleList(nn.Linear(a, b) for a, b in itertools.pairwise(widths))
+            self.decoder = nn.Linear(hidden[-1], n_genes, bias=decoder_bias)
+            self.side = nn.Linear(n_side, n_genes, bias=False) if n_side else None
         self.activation = _ACTIVATIONS[activation]
 
     def embed(self, x_BI: Tensor) -> Tensor:
