@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ._arrays import FloatArray
 from ._checks import share, whole_number
 from ._record import Imputed, Method, Preparation
 
 __all__ = ["METHOD", "alra"]
 
-FloatArray = NDArray[np.float64]
 
 _N_SINGULAR = 100  # singular values looked at for the rank, in the original too
 _FEWEST_SINGULAR = 10  # below, there are no spacings to tell noise by

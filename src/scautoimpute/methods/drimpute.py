@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ..io.matrix import row_blocks
+from ._arrays import FloatArray, IntArray
 from ._checks import choice, choices, whole_numbers
 from ._completion import rows_of
 from ._kmeans import kmeans
@@ -19,8 +20,6 @@ from ._record import Method, Preparation
 
 __all__ = ["METHOD", "drimpute"]
 
-FloatArray = NDArray[np.float64]
-IntArray = NDArray[np.int64]
 
 _DISTANCES = ("spearman", "pearson")
 _COMPONENTS_PER_CELL = 0.05
