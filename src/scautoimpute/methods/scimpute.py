@@ -18,7 +18,7 @@ from ._mixture import Mixture, dropout_probabilities, fit_mixtures, usable
 from ._nonnegative import nonnegative_weights
 from ._record import COUNTS, Imputed, Method
 
-__all__ = ["METHOD", "scimpute"]
+__all__ = ["METHOD", "impute"]
 
 
 _FEWEST_GENES = 11  # that a cluster needs for a regression
@@ -41,7 +41,7 @@ class _Filled(NamedTuple):
     values: FloatArray
 
 
-def scimpute(
+def impute(
     counts_NG: sparse.csr_array,
     *,
     rng: np.random.Generator,
@@ -110,7 +110,7 @@ def scimpute(
     >>> rng = np.random.default_rng(0)
     >>> counts = rng.poisson(rng.gamma(2, 4, size=(1, 30)) * np.ones((12, 1)))
     >>> counts[3, :4] = 0
-    >>> imputed = scimpute(sparse.csr_array(counts.astype(float)), rng=rng, n_clusters=1)
+    >>> imputed = impute(sparse.csr_array(counts.astype(float)), rng=rng, n_clusters=1)
     >>> bool((imputed.values[3, :4] > 0).any())
     True
     """
@@ -265,7 +265,7 @@ def _peak_bytes(n_cells: int, n_genes: int) -> float:
 METHOD = Method(
     name="scimpute",
     title="scImpute",
-    impute=scimpute,
+    impute=impute,
     takes=COUNTS,
     keeps_observed=False,
     reference="Li & Li (2018) Nat Commun 9:997; held to the results of scImpute 0.0.9 (commit 78556ee)",
