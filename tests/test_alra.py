@@ -5,7 +5,8 @@ import pytest
 from scipy import sparse
 
 from scautoimpute.methods import alra as module
-from scautoimpute.methods.alra import METHOD, alra
+from scautoimpute.methods.alra import METHOD
+from scautoimpute.methods.alra import impute as alra
 
 
 def prepared(counts):

@@ -8,7 +8,8 @@ from sklearn.decomposition import PCA
 
 from scautoimpute.methods import drimpute as module
 from scautoimpute.methods._kmeans import kmeans, within_cluster_squares
-from scautoimpute.methods.drimpute import METHOD, drimpute
+from scautoimpute.methods.drimpute import METHOD
+from scautoimpute.methods.drimpute import impute as drimpute
 
 DATA = ["mix150", "blake30"]
 DISTANCES = ["spearman", "pearson"]

@@ -10,7 +10,8 @@ from sklearn.metrics import adjusted_rand_score
 from scautoimpute.methods import _populations
 from scautoimpute.methods._mixture import ZERO, dropout_probabilities, fit_mixtures, usable
 from scautoimpute.methods._nonnegative import nonnegative_weights
-from scautoimpute.methods.scimpute import _clusters, _dropped, _labelled, _neighbours, _predictions, scimpute
+from scautoimpute.methods.scimpute import _clusters, _dropped, _labelled, _neighbours, _predictions
+from scautoimpute.methods.scimpute import impute as scimpute
 
 RUNS = ["mix150_K3", "mix150_labels", "blake30_K3", "blake30_labels", "small_K1", "small_K2"]
 FOUND = ["mix150_K3", "blake30_K3", "small_K2"]

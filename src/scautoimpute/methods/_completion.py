@@ -12,9 +12,8 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from ..metrics.recovery import hide_entries
+from ._arrays import Base, FloatArray
 
-Dense = NDArray[np.float64]
-Base = Callable[[sparse.csr_array], Dense]
 Setting = TypeVar("Setting")
 
 VALIDATION_SHARE = 0.05
@@ -24,7 +23,7 @@ FEWEST_ENTRIES = 20  # of which one is held out
 def validated(
     x: sparse.csr_array,
     rng: np.random.Generator,
-    candidates: Callable[[sparse.csr_array], Iterable[tuple[Setting, Dense]]],
+    candidates: Callable[[sparse.csr_array], Iterable[tuple[Setting, FloatArray]]],
     *,
     patience: int | None = None,
 ) -> Setting:
@@ -49,7 +48,7 @@ def validated(
     return errors[best][1]
 
 
-def split_base(x: sparse.csr_array, base: Base) -> tuple[Dense, sparse.csr_array]:
+def split_base(x: sparse.csr_array, base: Base) -> tuple[FloatArray, sparse.csr_array]:
     """Return the base estimate, and what it leaves unexplained at the observed entries."""
     base_BG = base(x)
     residual = x.astype(np.float64, copy=True)

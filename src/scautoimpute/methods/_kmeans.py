@@ -12,10 +12,10 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from ._arrays import FloatArray, IntArray
+
 __all__ = ["kmeans", "within_cluster_squares"]
 
-FloatArray = NDArray[np.float64]
-IntArray = NDArray[np.int64]
 
 _STARTS = 60
 _DRAWS = 3  # per centre of a start: the best is taken, which a hundred starts of one draw each do not better

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import special
 
-Floats = NDArray[np.float64]
+from ._arrays import FloatArray
 
 ZERO = float(np.log10(1.01))
 _EXPRESSED_MEAN = float(np.log10(2.01))
@@ -24,11 +24,11 @@ _BLOCK = 100_000  # entries at a time: what a processor's cache holds
 class Mixture(NamedTuple):
     """One value per gene of: the share of the gamma, its shape and rate, the normal's mean and sd; NaN: not fitted."""
 
-    share: Floats
-    shape: Floats
-    rate: Floats
-    mean: Floats
-    sd: Floats
+    share: FloatArray
+    shape: FloatArray
+    rate: FloatArray
+    mean: FloatArray
+    sd: FloatArray
 
     def take(self, which: NDArray[np.intp] | NDArray[np.bool_]) -> "Mixture":
         """Parameters of some genes."""
@@ -38,7 +38,7 @@ class Mixture(NamedTuple):
         """Parameters repeated for every entry of their gene."""
         return Mixture(*(np.repeat(values, lengths) for values in self))
 
-    def densities(self, x: Floats, log_x: Floats) -> tuple[Floats, Floats]:
+    def densities(self, x: FloatArray, log_x: FloatArray) -> tuple[FloatArray, FloatArray]:
         """Weighted density of the gamma and of the normal at `x`; underflow to zero is part of the method."""
         constant = special.xlogy(self.shape, self.rate) - special.gammaln(self.shape)
         gamma = self.share * np.exp(constant + (self.shape - 1) * log_x - self.rate * x)
@@ -49,12 +49,12 @@ class Mixture(NamedTuple):
 class _Entries(NamedTuple):
     """Values of some genes, gene after gene; `lengths` says how many belong to each."""
 
-    x: Floats
-    log_x: Floats
-    weight: Floats
+    x: FloatArray
+    log_x: FloatArray
+    weight: FloatArray
     lengths: NDArray[np.intp]
 
-    def sums(self, values: Floats) -> Floats:
+    def sums(self, values: FloatArray) -> FloatArray:
         """Weighted sum per gene."""
         starts = np.cumsum(self.lengths) - self.lengths
         return np.asarray(np.add.reduceat(self.weight * values, starts))
@@ -65,7 +65,7 @@ class _Entries(NamedTuple):
         return _Entries(self.x[mine], self.log_x[mine], self.weight[mine], self.lengths[keep])
 
 
-def fit_mixtures(x_nG: Floats) -> Mixture:
+def fit_mixtures(x_nG: FloatArray) -> Mixture:
     """Fit every gene by EM; genes with fewer than two expressed values, or whose fit fails, are NaN.
 
     Starts at the share of zeros (0.01 without any), gamma(0.5, 1) and the mean and standard deviation of the expressed
@@ -80,7 +80,7 @@ def fit_mixtures(x_nG: Floats) -> Mixture:
     return fitted
 
 
-def _blocks(x_nG: Floats) -> Iterator[tuple[NDArray[np.intp], _Entries]]:
+def _blocks(x_nG: FloatArray) -> Iterator[tuple[NDArray[np.intp], _Entries]]:
     """Genes with at least two expressed values, and these values, a block at a time."""
     n_expressed = (x_nG > ZERO).sum(axis=0)
     genes = np.flatnonzero(n_expressed >= 2)
@@ -90,7 +90,7 @@ def _blocks(x_nG: Floats) -> Iterator[tuple[NDArray[np.intp], _Entries]]:
         yield chosen, _entries(x_nG[:, chosen])
 
 
-def _entries(x_nG: Floats) -> _Entries:
+def _entries(x_nG: FloatArray) -> _Entries:
     gene, cell = np.nonzero(x_nG.T > ZERO)
     n_expressed = np.bincount(gene, minlength=x_nG.shape[1])
     n_zeros = x_nG.shape[0] - n_expressed
@@ -134,7 +134,7 @@ def _expectation_maximization(entries: _Entries) -> Mixture:
     return fitted
 
 
-def _maximize(entries: _Entries, near_zero_e: Floats) -> Mixture:
+def _maximize(entries: _Entries, near_zero_e: FloatArray) -> Mixture:
     """Parameters given the probability of every entry to come from the gamma."""
     n_cells = entries.sums(np.ones(near_zero_e.size))
     expressed_e = 1 - near_zero_e
@@ -148,7 +148,7 @@ def _maximize(entries: _Entries, near_zero_e: Floats) -> Mixture:
     return Mixture(n_gamma / n_cells, shape, shape / gamma_mean, mean, sd)
 
 
-def _gamma_shape(gap: Floats) -> Floats:
+def _gamma_shape(gap: FloatArray) -> FloatArray:
     """Solve log(shape) - digamma(shape) = gap, capped; where all weight is on one value the gap is zero."""
     found = np.full(gap.size, _MAX_SHAPE)
     # Minka (2002), Estimating a gamma distribution: within 1.5 % of the root, so Newton needs few steps.
@@ -162,7 +162,7 @@ def _gamma_shape(gap: Floats) -> Floats:
     return found
 
 
-def dropout_probabilities(x: Floats, mixture: Mixture) -> Floats:
+def dropout_probabilities(x: FloatArray, mixture: Mixture) -> FloatArray:
     """Probability of every value (genes last) to come from the gamma."""
     with np.errstate(all="ignore"):
         gamma, normal = mixture.densities(x, np.log(x))

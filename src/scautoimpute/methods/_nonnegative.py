@@ -4,8 +4,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import linalg, optimize
 
-Floats = NDArray[np.float64]
-Integers = NDArray[np.intp]
+from ._arrays import FloatArray, IndexArray
 
 _BATCH = 64  # cells that join the regression at a time
 _TOLERANCE = 1e-9  # of the gradient, relative to the lengths of the vectors in it
@@ -13,8 +12,8 @@ _INDEPENDENT = 1e-5  # smallest pivot, relative to the largest, for which the Gr
 
 
 def nonnegative_weights(
-    x_nV: Floats, norm_n: Floats, row: int, candidates: Integers, kept_V: NDArray[np.bool_]
-) -> Floats:
+    x_nV: FloatArray, norm_n: FloatArray, row: int, candidates: IndexArray, kept_V: NDArray[np.bool_]
+) -> FloatArray:
     """Weights w ≥ 0 of the candidate cells that minimise ‖x[row] - w x‖ over the kept genes.
 
     A growing set of candidates is solved exactly; while the gradient says that others would lower the residual
@@ -36,7 +35,7 @@ def nonnegative_weights(
         residual_V = target_V - weights_n[chosen] @ x_cV
 
 
-def _solve(x_cV: Floats, target_V: Floats) -> Floats:
+def _solve(x_cV: FloatArray, target_V: FloatArray) -> FloatArray:
     """Lawson-Hanson on the Cholesky factor of the Gram matrix, or on the data where cells are nearly dependent."""
     try:
         factor = linalg.cholesky(x_cV @ x_cV.T, lower=True)

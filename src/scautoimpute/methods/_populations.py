@@ -8,10 +8,8 @@ import warnings
 import numpy as np
 from numpy.typing import NDArray
 
+from ._arrays import FloatArray, IndexArray
 from ._mixture import ZERO
-
-Floats = NDArray[np.float64]
-Integers = NDArray[np.intp]
 
 _FEWEST_VARIABLE = 500
 _BLOCK = 512  # genes, or cells, at a time where a second full matrix would be needed
@@ -21,7 +19,7 @@ _ENOUGH_CELLS = 20  # with fewer, no number of clusters is looked for
 _STRUCTURE = 0.25  # mean silhouette; below, "no substantial structure has been found" (Kaufman & Rousseeuw 1990)
 
 
-def variable_genes(x_NG: Floats) -> Integers:
+def variable_genes(x_NG: FloatArray) -> IndexArray:
     """Genes with mean ≥ 1 and a coefficient of variation above the lowest quarter; all where that leaves < 500.
 
     Both are taken over the distinct expressed values of a gene.
@@ -32,7 +30,7 @@ def variable_genes(x_NG: Floats) -> Integers:
     return chosen if chosen.size >= _FEWEST_VARIABLE else np.arange(x_NG.shape[1])
 
 
-def _mean_and_variation(x_NB: Floats) -> tuple[Floats, Floats]:
+def _mean_and_variation(x_NB: FloatArray) -> tuple[FloatArray, FloatArray]:
     ordered = np.sort(x_NB, axis=0)
     distinct = np.diff(ordered, axis=0, prepend=ZERO) > 0
     n = distinct.sum(axis=0)
@@ -41,7 +39,7 @@ def _mean_and_variation(x_NB: Floats) -> tuple[Floats, Floats]:
     return mean, np.sqrt(squares / np.maximum(n - 1, 1)) / np.where(n > 1, mean, 1)
 
 
-def principal_components(x_NG: Floats, *, at_least: int, exact_below: int, rng: np.random.Generator) -> Floats:
+def principal_components(x_NG: FloatArray, *, at_least: int, exact_below: int, rng: np.random.Generator) -> FloatArray:
     """Scores on the first components that hold more than 40 % of the variance, `at_least` or 3 at the least.
 
     From `exact_below` cells on, of the first 1000 components (approximated) those that hold 60 % of their variance.
@@ -55,7 +53,7 @@ def principal_components(x_NG: Floats, *, at_least: int, exact_below: int, rng: 
     return scores[:, : max(int(np.argmax(above)) + 1, at_least, 3)]
 
 
-def _exact_scores(centred: Floats) -> tuple[Floats, Floats]:
+def _exact_scores(centred: FloatArray) -> tuple[FloatArray, FloatArray]:
     """All scores and variances, largest first, by the smaller of the two Gram matrices."""
     by_cell = centred.shape[0] <= centred.shape[1]
     values, vectors = np.linalg.eigh(centred @ centred.T if by_cell else centred.T @ centred)
@@ -63,7 +61,7 @@ def _exact_scores(centred: Floats) -> tuple[Floats, Floats]:
     return (vectors * np.sqrt(values) if by_cell else centred @ vectors), values
 
 
-def _approximate_scores(centred: Floats, rng: np.random.Generator) -> tuple[Floats, Floats]:
+def _approximate_scores(centred: FloatArray, rng: np.random.Generator) -> tuple[FloatArray, FloatArray]:
     from sklearn.utils.extmath import randomized_svd
 
     n_components = min(1000, *centred.shape)
@@ -71,7 +69,7 @@ def _approximate_scores(centred: Floats, rng: np.random.Generator) -> tuple[Floa
     return left * singular, singular**2
 
 
-def nearest_distances(scores_NP: Floats) -> Floats:
+def nearest_distances(scores_NP: FloatArray) -> FloatArray:
     """Distance of every cell to the nearest other."""
     from scipy.spatial.distance import cdist
 
@@ -84,19 +82,19 @@ def nearest_distances(scores_NP: Floats) -> Floats:
     return nearest
 
 
-def outlying(scores_NP: Floats) -> NDArray[np.bool_]:
+def outlying(scores_NP: FloatArray) -> NDArray[np.bool_]:
     """Cells whose nearest neighbour is unusually far: 1.5 interquartile ranges above the upper quartile."""
     nearest = nearest_distances(scores_NP)
     low, high = np.quantile(nearest, [0.25, 0.75])
     return np.asarray(nearest > high + 1.5 * (high - low))
 
 
-def spectral_clusters(scores_NP: Floats, *, n_clusters: int, rng: np.random.Generator) -> Integers:
+def spectral_clusters(scores_NP: FloatArray, *, n_clusters: int, rng: np.random.Generator) -> IndexArray:
     """Spectral clusters as Ng, Jordan & Weiss (2001), numbered from 0."""
     return _grouped(_eigenvectors(scores_NP, n_clusters, rng), rng)
 
 
-def number_of_clusters(scores_NP: Floats, *, rng: np.random.Generator) -> int:
+def number_of_clusters(scores_NP: FloatArray, *, rng: np.random.Generator) -> int:
     """From 2 to 8 clusters, the number with the widest mean silhouette; 1 if that is below 0.25, or of < 20 cells."""
     from sklearn.metrics import silhouette_score
 
@@ -110,7 +108,7 @@ def number_of_clusters(scores_NP: Floats, *, rng: np.random.Generator) -> int:
     return max(widths, key=lambda number: widths[number])
 
 
-def _eigenvectors(scores_NP: Floats, n_vectors: int, rng: np.random.Generator) -> Floats:
+def _eigenvectors(scores_NP: FloatArray, n_vectors: int, rng: np.random.Generator) -> FloatArray:
     """Leading eigenvectors of the normalised affinity of the cells, the first first.
 
     The affinity is exp(-d² / w²), where the hundredth part of all pairs is closer than w.
@@ -137,7 +135,7 @@ def _eigenvectors(scores_NP: Floats, n_vectors: int, rng: np.random.Generator) -
     return np.asarray(vectors[:, ::-1])
 
 
-def _grouped(vectors_NK: Floats, rng: np.random.Generator) -> Integers:
+def _grouped(vectors_NK: FloatArray, rng: np.random.Generator) -> IndexArray:
     """K groups of the cells' directions in the space of K eigenvectors."""
     from sklearn.cluster import KMeans
     from sklearn.exceptions import ConvergenceWarning

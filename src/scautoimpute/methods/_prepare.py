@@ -13,14 +13,13 @@ from .._counts import checked_counts, refuse_logs
 from .._recipe import processed_matrix
 from ..io.checks import refuse_transposed
 from ..io.matrix import as_observed
+from ._arrays import FloatArray
 from ._record import COUNTS, Preparation
 
 if TYPE_CHECKING:
     from anndata import AnnData
 
     from .._genes import Flavor, TopGenes
-
-FloatArray = NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True)

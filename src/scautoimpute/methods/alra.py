@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ._arrays import FloatArray
 from ._checks import share, whole_number
 from ._record import Imputed, Method, Preparation
 
-__all__ = ["METHOD", "alra"]
+__all__ = ["METHOD", "impute"]
 
-FloatArray = NDArray[np.float64]
 
 _N_SINGULAR = 100  # singular values looked at for the rank, in the original too
 _FEWEST_SINGULAR = 10  # below, there are no spacings to tell noise by
@@ -23,7 +23,7 @@ _OVERSAMPLES = 10
 _GENES_AT_ONCE = 1024
 
 
-def alra(
+def impute(
     x_NG: Any,
     *,
     rng: np.random.Generator,
@@ -81,7 +81,7 @@ def alra(
     --------
     >>> from scipy import sparse
     >>> x = sparse.csr_array(np.outer([1.0, 2.0, 3.0], [1.0, 0.0, 2.0]))
-    >>> alra(x, rng=np.random.default_rng(0), rank=1).values[:, 1]
+    >>> impute(x, rng=np.random.default_rng(0), rank=1).values[:, 1]
     array([0., 0., 0.])
     """
     cells = np.flatnonzero(np.diff(x_NG.indptr))
@@ -193,7 +193,7 @@ def _peak_bytes(n_cells: int, n_genes: int) -> float:
 METHOD = Method(
     name="alra",
     title="ALRA",
-    impute=alra,
+    impute=impute,
     takes=Preparation(1e4, "log1p"),
     keeps_observed=False,
     reference="Linderman et al., Nat Commun 13:192 (2022); github.com/KlugerLab/ALRA commit f34d465",

@@ -9,17 +9,16 @@ from itertools import product
 
 import numpy as np
 import scipy.linalg
-from numpy.typing import NDArray
 from scipy import sparse
 
+from ._arrays import Base, FloatArray
 from ._checks import numbers, whole_numbers
-from ._completion import Base, rows_of, split_base, validated
+from ._completion import rows_of, split_base, validated
 from ._record import Imputed, Method, Preparation
 from .floors import gene_cell_bias
 
 __all__ = ["METHOD", "als_factors", "complete", "impute", "leading_directions"]
 
-Dense = NDArray[np.float64]
 
 RANKS = (0, 1, 2, 3, 5, 8, 12, 20, 30)
 RIDGES = (0.5, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0)  # in units of the residual variance
@@ -32,7 +31,29 @@ def impute(
     ranks: Sequence[int] = RANKS,
     ridges: Sequence[float] = RIDGES,
 ) -> Imputed:
-    """Complete `x` on the gene and cell effects; the ranks and ridges (in residual variances) are those to try."""
+    """Complete `x` on the gene and cell effects by ridge matrix factorisation.
+
+    Parameters
+    ----------
+    x
+        Log2 of normalised counts, cells × genes; entries that are not stored are missing.
+    rng
+        Chooses the entries that are held out.
+    ranks
+        To try; 0 is the gene and cell effects alone. Of the default those that `x` can have.
+    ridges
+        To try, in units of the residual variance.
+
+    Returns
+    -------
+    An estimate of every entry, and the ``rank`` and ``ridge`` that predicted held-out entries best.
+
+    Raises
+    ------
+    ValueError
+        If a rank is not from 0 to the smaller number of cells and genes, a ridge is below 0, or there are fewer than
+        20 entries.
+    """
     return complete(x, rng=rng, base=gene_cell_bias, ranks=ranks, ridges=ridges)
 
 
@@ -47,7 +68,7 @@ def complete(
     """Factorise the residuals of `base` at the rank and ridge that predict held-out entries best, fitted to all."""
     ranks, ridges = _checked_ranks(ranks, min(x.shape)), numbers("ridges", ridges, low=0, hint=", e.g. (1.0, 8.0)")
 
-    def fits(matrix: sparse.csr_array) -> Iterator[tuple[tuple[int, float], Dense]]:
+    def fits(matrix: sparse.csr_array) -> Iterator[tuple[tuple[int, float], FloatArray]]:
         base_BG, residual = split_base(matrix, base)
         start_GK = leading_directions(residual, max(ranks))
         for rank, ridge in _rank_ridge_pairs(ranks, ridges):
@@ -60,8 +81,8 @@ def complete(
 
 
 def als_factors(
-    residual: sparse.csr_array, penalty: float, start_GK: Dense, *, n_sweeps: int = 15, tolerance: float = 1e-4
-) -> tuple[Dense, Dense]:
+    residual: sparse.csr_array, penalty: float, start_GK: FloatArray, *, n_sweeps: int = 15, tolerance: float = 1e-4
+) -> tuple[FloatArray, FloatArray]:
     """Alternate the two ridge regressions until the fit moves by less than `tolerance` of it or of the target.
 
     Minimises Σ (residual − u·v)² + penalty (‖U‖² + ‖V‖²), the sum over the stored entries.
@@ -80,14 +101,14 @@ def als_factors(
     return cells_BK, genes_GK
 
 
-def leading_directions(residual: sparse.csr_array, rank: int) -> Dense:
+def leading_directions(residual: sparse.csr_array, rank: int) -> FloatArray:
     """Gene directions of the zero-filled residual, longest first: where the alternation starts (genes × rank)."""
     _, scale, right = scipy.linalg.svd(residual.toarray(), full_matrices=False)
-    directions_GK: Dense = (right[:rank] * np.sqrt(scale[:rank, None])).T
+    directions_GK: FloatArray = (right[:rank] * np.sqrt(scale[:rank, None])).T
     return directions_GK
 
 
-def _low_rank(residual: sparse.csr_array, rank: int, ridge: float, start_GK: Dense) -> Dense:
+def _low_rank(residual: sparse.csr_array, rank: int, ridge: float, start_GK: FloatArray) -> FloatArray:
     """U Vᵀ with the ridge in units of the residual variance."""
     if rank == 0:
         return np.zeros(residual.shape)
@@ -96,7 +117,7 @@ def _low_rank(residual: sparse.csr_array, rank: int, ridge: float, start_GK: Den
     return cells_BK @ genes_GK.T
 
 
-def _ridge_rows(target: Dense, seen: Dense, factors: Dense, penalty: float) -> Dense:
+def _ridge_rows(target: FloatArray, seen: FloatArray, factors: FloatArray, penalty: float) -> FloatArray:
     """Regress every row of `target` (zero where not seen) on `factors`: all the normal equations in one batch."""
     rank = factors.shape[1]
     upper = np.triu_indices(rank)

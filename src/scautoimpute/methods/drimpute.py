@@ -12,15 +12,14 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ..io.matrix import row_blocks
+from ._arrays import FloatArray, IntArray
 from ._checks import choice, choices, whole_numbers
 from ._completion import rows_of
 from ._kmeans import kmeans
 from ._record import Method, Preparation
 
-__all__ = ["METHOD", "drimpute"]
+__all__ = ["METHOD", "impute"]
 
-FloatArray = NDArray[np.float64]
-IntArray = NDArray[np.int64]
 
 _DISTANCES = ("spearman", "pearson")
 _COMPONENTS_PER_CELL = 0.05
@@ -30,7 +29,7 @@ _ONE_LESS = ", one less than the cells that differ between genes (for few cells 
 _FEWEST_FOR_MEDIAN = 5  # cells in a cluster
 
 
-def drimpute(
+def impute(
     x_NG: Any,
     *,
     rng: np.random.Generator,
@@ -90,7 +89,7 @@ def drimpute(
     --------
     >>> from scipy import sparse
     >>> x = sparse.csr_array([[4.0, 0.0], [2.0, 1.0], [0.0, 3.0]])
-    >>> drimpute(x, rng=np.random.default_rng(0), clusterings=[[1, 1, 2], [1, 1, 1]]).tolist()
+    >>> impute(x, rng=np.random.default_rng(0), clusterings=[[1, 1, 2], [1, 1, 1]]).tolist()
     [[4.0, 0.9166666666666666], [2.0, 1.0], [1.0, 3.0]]
     """
     choices("distances", distances, _DISTANCES)
@@ -243,7 +242,7 @@ def _peak_bytes(n_cells: int, n_genes: int) -> float:
 METHOD = Method(
     name="drimpute",
     title="DrImpute",
-    impute=drimpute,
+    impute=impute,
     takes=Preparation("genes", "log1p"),
     keeps_observed=True,
     reference="Gong et al., BMC Bioinformatics 19:220 (2018); DrImpute 1.0 (CRAN)",

@@ -6,36 +6,33 @@ A method that does not beat them has found nothing in the data. Zeros are missin
 from collections.abc import Callable
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy import sparse
 
 from ..metrics import recovery
+from ._arrays import Base, FloatArray
 from ._record import Method, Preparation
 
 __all__ = ["GENE_CELL_BIAS", "GENE_MEAN", "NONE", "gene_cell_bias", "gene_mean"]
 
-Dense = NDArray[np.float64]
-Base = Callable[[sparse.csr_array], Dense]
 
-
-def gene_mean(x: sparse.csr_array) -> Dense:
+def gene_mean(x: sparse.csr_array) -> FloatArray:
     """Mean of each gene's non-zero values, in every cell; the overall mean for a gene that has none."""
     return np.tile(recovery.gene_mean(x), (x.shape[0], 1))
 
 
-def gene_cell_bias(x: sparse.csr_array) -> Dense:
+def gene_cell_bias(x: sparse.csr_array) -> FloatArray:
     """Gene effect + cell effect, shrunk as by one and by five more observations of no effect."""
     gene_G, cell_B = recovery.gene_cell_bias(x, gene_prior=1.0, cell_prior=5.0)
-    bias_BG: Dense = cell_B[:, None] + gene_G[None, :]
+    bias_BG: FloatArray = cell_B[:, None] + gene_G[None, :]
     return bias_BG
 
 
-def _observed(x: sparse.csr_array) -> Dense:
+def _observed(x: sparse.csr_array) -> FloatArray:
     return np.asarray(x.toarray(), dtype=np.float64)
 
 
-def _drawing_nothing(estimate: Base) -> Callable[..., Dense]:
-    def impute(x: sparse.csr_array, *, rng: np.random.Generator) -> Dense:
+def _drawing_nothing(estimate: Base) -> Callable[..., FloatArray]:
+    def impute(x: sparse.csr_array, *, rng: np.random.Generator) -> FloatArray:
         del rng  # nothing is random
         return estimate(x)
 

@@ -8,15 +8,14 @@ of non-zeros only, would not: so the method is for counts. Shape suffixes: B cel
 from typing import Any, Literal, get_args
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy import sparse
 
+from ._arrays import FloatArray
 from ._checks import choice, whole_number
 from ._record import Method, Preparation
 
 __all__ = ["METHOD", "cell_weights", "impute", "principal_components"]
 
-Dense = NDArray[np.float64]
 Weights = Literal["gaussian", "uniform"]
 
 N_NEIGHBORS, N_PCS = 15, 50
@@ -29,7 +28,7 @@ def impute(
     n_neighbors: int | None = None,
     n_pcs: int = N_PCS,
     weights: Weights = "gaussian",
-) -> Dense:
+) -> FloatArray:
     """Average every cell with its neighbours.
 
     Parameters
@@ -52,22 +51,22 @@ def impute(
     choice("weights", weights, get_args(Weights))
     scores_BP = principal_components(np.log1p(x), min(n_pcs, min(x.shape) - 1), rng)
     # Nearly every entry of the means is above zero: a sparse product would be larger than two dense matrices.
-    smoothed: Dense = cell_weights(scores_BP, n_neighbors, weights) @ x.toarray()
+    smoothed: FloatArray = cell_weights(scores_BP, n_neighbors, weights) @ x.toarray()
     return smoothed
 
 
-def principal_components(x: Any, n_pcs: int, rng: np.random.Generator) -> Dense:
+def principal_components(x: Any, n_pcs: int, rng: np.random.Generator) -> FloatArray:
     """Scores of the cells on the first components, without making a sparse `x` dense; cells × 1 zeros for none."""
     from sklearn.decomposition import PCA
 
     if n_pcs < 1 or (x.max(axis=0) != x.min(axis=0)).nnz == 0:  # no cell differs from another
         return np.zeros((x.shape[0], 1))
     seed = int(rng.integers(2**31))
-    scores: Dense = PCA(n_pcs, svd_solver="arpack", random_state=seed).fit_transform(x)
+    scores: FloatArray = PCA(n_pcs, svd_solver="arpack", random_state=seed).fit_transform(x)
     return scores
 
 
-def cell_weights(scores_BP: Dense, n_neighbors: int, weights: Weights) -> Any:
+def cell_weights(scores_BP: FloatArray, n_neighbors: int, weights: Weights) -> Any:
     """Weight of every cell in every cell's mean: a sparse cells × cells matrix whose rows sum to one."""
     from sklearn.neighbors import NearestNeighbors
 

@@ -1,21 +1,19 @@
 """MAGIC, by its authors' own program, an optional dependency under the GPL that is imported only when asked for."""
 
 import importlib
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any, Literal
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy import sparse
 
 from ..errors import MissingDependencyError
+from ._arrays import FloatArray
 from ._checks import whole_number
+from ._generators import generators_kept
 from ._record import Method, Preparation
 
 __all__ = ["METHOD", "impute", "load", "smooth"]
 
-Dense = NDArray[np.float64]
 
 _REACH = 3  # knn_max of the program is 3 · knn
 
@@ -27,14 +25,39 @@ def impute(
     knn: int = 5,
     t: int | Literal["auto"] = 3,
     n_pca: int | None = 100,
-) -> Dense:
-    """Diffuse over the graph of cells; options as in ``magic.MAGIC``, with its defaults."""
+) -> FloatArray:
+    """Diffuse over the graph of cells; options as in ``magic.MAGIC``, with its defaults.
+
+    Parameters
+    ----------
+    x
+        Square roots of counts per 10,000, or logs; cells × genes.
+    rng
+        Seeds the randomised principal components.
+    knn
+        Which neighbour's distance is the width of a cell's kernel, which reaches to three times as many.
+    t
+        Steps of the diffusion; `"auto"` takes those after which a further one changes little.
+    n_pca
+        Principal components that cells are compared by; None compares all genes.
+
+    Returns
+    -------
+    Diffused values of every entry, on the scale of `x`.
+
+    Raises
+    ------
+    ValueError
+        If an option is no whole number of at least 1, or there are no more than three times `knn` cells.
+    MissingDependencyError
+        If magic-impute is not installed.
+    """
     return smooth(x, seed=int(rng.integers(2**31)), knn=knn, t=t, n_pca=n_pca)
 
 
 def smooth(
     x: sparse.csr_array, *, seed: int, knn: int = 5, t: int | Literal["auto"] = 3, n_pca: int | None = 100
-) -> Dense:
+) -> FloatArray:
     """Run MAGIC with its own seed for the randomised principal components."""
     whole_number("knn", knn, low=1)
     if not (isinstance(t, str) and t == "auto"):
@@ -48,19 +71,9 @@ def smooth(
         )
         raise ValueError(msg)
     operator = load().MAGIC(knn=knn, t=t, n_pca=n_pca, random_state=seed, n_jobs=1, verbose=0)
-    with _global_generator_at(seed):
+    with generators_kept(torch_too=False):
+        np.random.seed(seed)  # noqa: NPY002 - t="auto" draws genes from it, whatever random_state is
         return np.asarray(operator.fit_transform(x.toarray()), dtype=np.float64)
-
-
-@contextmanager
-def _global_generator_at(seed: int) -> Iterator[None]:
-    """Seed NumPy's global generator and put it back: t="auto" draws genes from it, whatever random_state is."""
-    before = np.random.get_state()  # noqa: NPY002
-    np.random.seed(seed)  # noqa: NPY002
-    try:
-        yield
-    finally:
-        np.random.set_state(before)  # noqa: NPY002
 
 
 def load() -> Any:

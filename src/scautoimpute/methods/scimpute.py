@@ -12,15 +12,14 @@ from numpy.typing import ArrayLike, NDArray
 from scipy import sparse
 
 from . import _populations
+from ._arrays import FloatArray, IndexArray
 from ._checks import per_cell, share, whole_number
 from ._mixture import Mixture, dropout_probabilities, fit_mixtures, usable
 from ._nonnegative import nonnegative_weights
 from ._record import COUNTS, Imputed, Method
 
-__all__ = ["METHOD", "scimpute"]
+__all__ = ["METHOD", "impute"]
 
-Floats = NDArray[np.float64]
-Integers = NDArray[np.intp]
 
 _FEWEST_GENES = 11  # that a cluster needs for a regression
 _MOST_NEIGHBOURS = 500
@@ -30,19 +29,19 @@ _EXACT, _EXACT_OF_LABEL = 5000, 1000  # from so many, principal components are a
 class _Cluster(NamedTuple):
     """Cells that are imputed from one another, and their principal component scores."""
 
-    cells: Integers
-    scores_nP: Floats
+    cells: IndexArray
+    scores_nP: FloatArray
 
 
 class _Filled(NamedTuple):
     """New values of one cell, on the scale of the regression."""
 
     cell: int
-    genes: Integers
-    values: Floats
+    genes: IndexArray
+    values: FloatArray
 
 
-def scimpute(
+def impute(
     counts_NG: sparse.csr_array,
     *,
     rng: np.random.Generator,
@@ -111,7 +110,7 @@ def scimpute(
     >>> rng = np.random.default_rng(0)
     >>> counts = rng.poisson(rng.gamma(2, 4, size=(1, 30)) * np.ones((12, 1)))
     >>> counts[3, :4] = 0
-    >>> imputed = scimpute(sparse.csr_array(counts.astype(float)), rng=rng, n_clusters=1)
+    >>> imputed = impute(sparse.csr_array(counts.astype(float)), rng=rng, n_clusters=1)
     >>> bool((imputed.values[3, :4] > 0).any())
     True
     """
@@ -150,7 +149,7 @@ def _check(n_cells: int, n_clusters: Any, labels: Any, clusters: Any, threshold:
         whole_number("n_clusters", n_clusters, low=1, high=n_cells, hint=hint)
 
 
-def _numbers(clusters: ArrayLike) -> Integers:
+def _numbers(clusters: ArrayLike) -> IndexArray:
     numbers = np.asarray(clusters)
     lowest = f" from {numbers.min()}" if numbers.dtype.kind in "iuf" else ""
     if numbers.dtype.kind not in "iu" or (numbers < -1).any():
@@ -160,7 +159,7 @@ def _numbers(clusters: ArrayLike) -> Integers:
 
 
 def _clusters(
-    x_NG: Floats, n_clusters: int | None, clusters: ArrayLike | None, rng: np.random.Generator
+    x_NG: FloatArray, n_clusters: int | None, clusters: ArrayLike | None, rng: np.random.Generator
 ) -> list[_Cluster]:
     """Clusters as given, or found among the cells that are no outliers."""
     x_NH = x_NG[:, _populations.variable_genes(x_NG)]
@@ -176,16 +175,16 @@ def _clusters(
     return [_Cluster(cells, scores_NP[cells]) for cells in members]
 
 
-def _components(x_NH: Floats, at_least: int, rng: np.random.Generator) -> Floats:
+def _components(x_NH: FloatArray, at_least: int, rng: np.random.Generator) -> FloatArray:
     return _populations.principal_components(x_NH, at_least=at_least, exact_below=_EXACT, rng=rng)
 
 
-def _chosen_number(x_NH: Floats, rng: np.random.Generator) -> int:
+def _chosen_number(x_NH: FloatArray, rng: np.random.Generator) -> int:
     scores_NP = _components(x_NH, 1, rng)
     return _populations.number_of_clusters(scores_NP[~_populations.outlying(scores_NP)], rng=rng)
 
 
-def _found_numbers(scores_NP: Floats, n_clusters: int, rng: np.random.Generator) -> Integers:
+def _found_numbers(scores_NP: FloatArray, n_clusters: int, rng: np.random.Generator) -> IndexArray:
     """Cluster of every cell, -1 for outliers."""
     if n_clusters == 1:
         return np.zeros(len(scores_NP), dtype=np.intp)
@@ -200,7 +199,7 @@ def _found_numbers(scores_NP: Floats, n_clusters: int, rng: np.random.Generator)
     return numbers
 
 
-def _labelled(x_NG: Floats, labels: ArrayLike, rng: np.random.Generator) -> list[_Cluster]:
+def _labelled(x_NG: FloatArray, labels: ArrayLike, rng: np.random.Generator) -> list[_Cluster]:
     """One cluster per label, each with principal components of its own."""
     import pandas as pd
 
@@ -217,7 +216,7 @@ def _labelled(x_NG: Floats, labels: ArrayLike, rng: np.random.Generator) -> list
 # -------------------------------------------------------------------------------------------------- imputation
 
 
-def _predictions(x_NG: Floats, clusters: list[_Cluster], threshold: float) -> Iterator[_Filled]:
+def _predictions(x_NG: FloatArray, clusters: list[_Cluster], threshold: float) -> Iterator[_Filled]:
     """New values, not yet rounded, of every cell that gets any."""
     for cells, scores_nP in clusters:
         mixture = fit_mixtures(x_NG[cells])
@@ -230,8 +229,8 @@ def _predictions(x_NG: Floats, clusters: list[_Cluster], threshold: float) -> It
 
 
 def _predictions_of_cluster(
-    x_nV: Floats, scores_nP: Floats, mixture: Mixture, threshold: float
-) -> Iterator[tuple[int, NDArray[np.bool_], Floats]]:
+    x_nV: FloatArray, scores_nP: FloatArray, mixture: Mixture, threshold: float
+) -> Iterator[tuple[int, NDArray[np.bool_], FloatArray]]:
     largest_V, norm_n = x_nV.max(axis=0), np.linalg.norm(x_nV, axis=1)
     for row, x_V in enumerate(x_nV):
         dropped_V = _dropped(x_V, mixture, threshold)
@@ -243,12 +242,12 @@ def _predictions_of_cluster(
             yield row, dropped_V, np.minimum(predicted, largest_V[dropped_V])
 
 
-def _dropped(x_V: Floats, mixture: Mixture, threshold: float) -> NDArray[np.bool_]:
+def _dropped(x_V: FloatArray, mixture: Mixture, threshold: float) -> NDArray[np.bool_]:
     """Values that probably come from the gamma; one above the normal's mean never counts as dropped out."""
     return np.asarray((dropout_probabilities(x_V, mixture) > threshold) & (x_V <= mixture.mean))
 
 
-def _neighbours(scores_nP: Floats, row: int, *, n_genes: int) -> Integers:
+def _neighbours(scores_nP: FloatArray, row: int, *, n_genes: int) -> IndexArray:
     """Cells that the regression of a cell may use: all others, or the nearest where they outnumber the genes."""
     others = np.delete(np.arange(len(scores_nP)), row)
     if others.size < min(_MOST_NEIGHBOURS, n_genes):
@@ -266,7 +265,7 @@ def _peak_bytes(n_cells: int, n_genes: int) -> float:
 METHOD = Method(
     name="scimpute",
     title="scImpute",
-    impute=scimpute,
+    impute=impute,
     takes=COUNTS,
     keeps_observed=False,
     reference="Li & Li (2018) Nat Commun 9:997; held to the results of scImpute 0.0.9 (commit 78556ee)",

@@ -2,24 +2,23 @@
 
 import importlib
 import logging
-import random
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy import sparse
 
 from ..errors import MissingDependencyError
 from ..io.matrix import row_blocks
+from ._arrays import FloatArray
 from ._checks import whole_number
+from ._generators import generators_kept
 from ._record import COUNTS, Method
 
 __all__ = ["METHOD", "impute", "load"]
 
-Dense = NDArray[np.float64]
 
 _CELLS_PER_BLOCK = 512  # times `n_samples` dense rows are held at once
 
@@ -32,7 +31,7 @@ def impute(
     max_epochs: int | None = None,
     n_samples: int = 25,
     accelerator: str = "auto",
-) -> Dense:
+) -> FloatArray:
     """Train scVI on the counts and return its expected share of each gene, times the molecules seen in the cell.
 
     Parameters
@@ -53,7 +52,7 @@ def impute(
         whole_number("max_epochs", max_epochs, low=1, hint=", or None for the program's own choice")
     whole_number("n_samples", n_samples, low=1)
     library = load()
-    with _global_generators(), _quiet():
+    with generators_kept(torch_too=True), _quiet():
         library.settings.seed = int(rng.integers(2**31))
         adata = AnnData(sparse.csr_matrix(x, dtype=np.float32))
         library.model.SCVI.setup_anndata(adata)
@@ -68,22 +67,8 @@ def impute(
             )
             for rows in row_blocks(x, _CELLS_PER_BLOCK)
         ]
-    expected: Dense = np.concatenate(share_BG).astype(np.float64) * np.asarray(x.sum(axis=1))[:, None]
+    expected: FloatArray = np.concatenate(share_BG).astype(np.float64) * np.asarray(x.sum(axis=1))[:, None]
     return expected
-
-
-@contextmanager
-def _global_generators() -> Iterator[None]:
-    """Put the global generators, which scVI seeds and draws from, back as they were."""
-    import torch
-
-    before = np.random.get_state(), random.getstate()  # noqa: NPY002
-    try:
-        with torch.random.fork_rng():
-            yield
-    finally:
-        np.random.set_state(before[0])  # noqa: NPY002
-        random.setstate(before[1])
 
 
 @contextmanager

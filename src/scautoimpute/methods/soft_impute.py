@@ -11,21 +11,42 @@ import scipy.linalg
 from numpy.typing import NDArray
 from scipy import sparse
 
+from ._arrays import Base, FloatArray
 from ._checks import whole_number
-from ._completion import Base, rows_of, split_base, validated
+from ._completion import rows_of, split_base, validated
 from ._record import Imputed, Method, Preparation
 from .floors import gene_cell_bias
 
 __all__ = ["METHOD", "complete", "impute", "shrink_singular_values", "soft_path"]
 
-Dense = NDArray[np.float64]
 
 N_THRESHOLDS = 20
 THRESHOLD_RANGE = 0.02  # the smallest threshold of the path, as a share of the largest singular value
 
 
 def impute(x: sparse.csr_array, *, rng: np.random.Generator, n_thresholds: int = N_THRESHOLDS) -> Imputed:
-    """Complete `x` on the gene and cell effects, trying at most so many thresholds."""
+    """Complete `x` on the gene and cell effects by soft-impute.
+
+    Parameters
+    ----------
+    x
+        Log2 of normalised counts, cells × genes; entries that are not stored are missing.
+    rng
+        Chooses the entries that are held out.
+    n_thresholds
+        At most so many are tried, from the largest singular value of the residuals (the gene and cell effects alone)
+        down to a fiftieth of it.
+
+    Returns
+    -------
+    An estimate of every entry; and ``threshold_share``, the share of the largest singular value that predicted
+    held-out entries best.
+
+    Raises
+    ------
+    ValueError
+        If `n_thresholds` is no whole number of at least 1, or there are fewer than 20 entries.
+    """
     return complete(x, rng=rng, base=gene_cell_bias, n_thresholds=n_thresholds)
 
 
@@ -43,7 +64,7 @@ def complete(
     whole_number("n_thresholds", n_thresholds, low=1)
     shares = np.geomspace(1.0, THRESHOLD_RANGE, n_thresholds)
 
-    def path(matrix: sparse.csr_array, shares: NDArray[np.float64] = shares) -> Iterator[tuple[float, Dense]]:
+    def path(matrix: sparse.csr_array, shares: NDArray[np.float64] = shares) -> Iterator[tuple[float, FloatArray]]:
         base_BG, residual = split_base(matrix, base)
         largest = float(np.linalg.norm(residual.toarray(), ord=2))
         for share, estimate in zip(shares, soft_path(residual, shares * largest), strict=True):
@@ -56,7 +77,7 @@ def complete(
 
 def soft_path(
     residual: sparse.csr_array, thresholds: Iterable[float], *, n_steps: int = 200, tolerance: float = 1e-3
-) -> Iterator[Dense]:
+) -> Iterator[FloatArray]:
     """Solutions of ½ Σ (residual − z)² + threshold ‖Z‖_* over the stored entries, largest threshold first."""
     seen, values = (rows_of(residual), residual.indices), residual.data
     estimate = np.zeros(residual.shape)
@@ -73,12 +94,12 @@ def soft_path(
         yield estimate
 
 
-def shrink_singular_values(matrix: Dense, threshold: float) -> Dense:
+def shrink_singular_values(matrix: FloatArray, threshold: float) -> FloatArray:
     """Lower every singular value by `threshold`, not below zero; from the eigenvectors of the smaller Gram matrix."""
     if matrix.shape[0] < matrix.shape[1]:
         return shrink_singular_values(matrix.T, threshold).T
     squared, vectors = scipy.linalg.eigh(matrix.T @ matrix, subset_by_value=(threshold**2, np.inf))
-    shrunk: Dense = (matrix @ vectors) * (1 - threshold / np.sqrt(squared)) @ vectors.T
+    shrunk: FloatArray = (matrix @ vectors) * (1 - threshold / np.sqrt(squared)) @ vectors.T
     return shrunk
 
 
