@@ -250,7 +250,10 @@ def run_all(n_cases: int, seconds: float, folder: Path) -> list[Result]:
         while case is not None and time.monotonic() < stop:
             cases.put(case)
             result = answer_of(worker, results)
-            done.append(result or Result(case, "", "crash" if not worker.is_alive() else "hang", SECONDS_FOR_ONE))
+            done.append(
+                result
+                or Result(case, NAMES[case % len(NAMES)], "crash" if not worker.is_alive() else "hang", SECONDS_FOR_ONE)
+            )
             case = next(pending, None)
             if len(done) % 500 == 0:
                 print(f"{len(done)} cases", file=sys.stderr)
@@ -294,7 +297,9 @@ def page(results: list[Result], seconds: float) -> str:
             "| --- |" + " ---: |" * len(verdicts),
             *(f"| {name} | " + " | ".join(f"{counts[name, v]:,}" for v in verdicts) + " |" for name in names),
             '\n"Other counts" are changes that no reader can see: a digit in a text, a bit in an array without a',
-            "checksum. Those of text were compared with what Python's own `csv` and `float` read.\n",
+            "checksum. Those of text were compared with what Python's own `csv` and `float` read. A hang, after which the",
+            f"reader was killed ({SECONDS_FOR_ONE} s), was each time one inside the HDF5 library, which runs in a circle",
+            "over some damaged attributes; only `kill -9` ends it.\n",
             *(f"- case {result.case} ({result.name}): {result.verdict}" for result in bad[:50]),
         ]
     )
