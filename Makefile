@@ -40,5 +40,5 @@ $(VENV)/.installed: pyproject.toml constraints.txt | $(VENV)/bin/python
 	touch $@
 
 $(VENV)/.installed-dev: $(VENV)/.installed
-	$(INSTALL) --editable ".[dev]"
+	$(INSTALL) --editable ".[dev,compare]"
 	touch $@
