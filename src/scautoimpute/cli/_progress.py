@@ -30,31 +30,23 @@ class Progress:
         Where it is or will be.
     options
         By name, those that the result depends on.
-    written
-        Files that the run writes.
     resuming
         Whether what is in the folder is to be gone on with.
-    trains
-        Whether there is training; without it nothing is kept.
     """
 
     folder: Path
     options: dict[str, Any]
-    written: list[Path]
     resuming: bool
-    trains: bool
 
     @classmethod
-    def find(
-        cls, output: Path, options: dict[str, Any], *, model: Path | None, resume: bool, trains: bool
-    ) -> "Progress":
+    def find(cls, output: Path, options: dict[str, Any], *, model: Path | None, resume: bool) -> "Progress":
         """Look for what an interrupted run left, say what becomes of it, and refuse to go on with other options."""
-        written = [path.expanduser().resolve() for path in (output, model) if path is not None]
-        folder = written[0].with_name(f".{written[0].name}.progress")
-        found = trains and folder.is_dir()
-        beside = os.path.relpath(written[1], folder.parent) if model else None  # the same after all was moved
-        all_options = options | {"model": beside}
-        progress = cls(folder, all_options, written, resuming=resume and found, trains=trains)
+        output = output.expanduser().resolve()
+        folder = output.with_name(f".{output.name}.progress")
+        found = folder.is_dir()
+        # Relative, so that it is the same after all was moved
+        beside = None if model is None else os.path.relpath(model.expanduser().resolve(), folder.parent)
+        progress = cls(folder, options | {"model": beside}, resuming=resume and found)
         if found:
             progress._refuse_others()
         if found and not resume:
@@ -92,17 +84,13 @@ class Progress:
 
     def begin_model(self) -> None:
         """Note that the trained model is about to be written."""
-        if self.trains:
-            (self.folder / _MODEL_BEGUN).touch()
+        (self.folder / _MODEL_BEGUN).touch()
 
     @contextmanager
-    def kept(self) -> Iterator[Path | None]:
+    def kept(self) -> Iterator[Path]:
         """Give the folder for the checkpoint, which success removes; an accident's error says how to go on."""
         from .._lock import sole_owner
 
-        if not self.trains:
-            yield None
-            return
         self.folder.mkdir(exist_ok=True)
         with sole_owner(self.folder):
             is_written = False

@@ -81,7 +81,7 @@ def impute(
 ) -> None:
     """Impute IN and write the result to OUT: scautoimpute impute cells.h5ad -o imputed.h5ad."""
     with one_line_errors():
-        from ..io import check_writable, read, write
+        from ..io import check_writable
 
         started = time.perf_counter()
         method, preset = _without_autoimpute(method, preset)
@@ -101,45 +101,27 @@ def impute(
         others = {"method": method, "resume": resume, "seed": seed, **training, **genes}
         check_model_options(source, output, model=model, from_model=from_model, others=others)
         check_method(method, option=option, model=model, resume=resume, device=device, **training)
-        of_method = method_options(option)
         check_writable(output, overwrite=overwrite)
-        keeps = keep_observed is not False
-        options = {"seed": seed or 0, "transpose": transpose, "smooth": not keeps, **training, **genes}
-        options |= {"layer": layer, "scale": scale, "key_added": key_added}
-        trains = from_model is None and method is None
-        progress = Progress.find(output, options, model=model, resume=resume, trains=trains)
-        if model is not None:
-            check_writable(model, overwrite=overwrite or progress.model_is_ours, any_suffix=True)
-        estimator = None if method else _estimator(from_model, device=device, seed=seed or 0, training=training)
-        if from_model is not None and estimator is not None:
-            applied = {"scale": scale, "keep_observed": keeps, "key_added": key_added, "overwrite": overwrite}
-            record, assumed = _apply(estimator, source, output=output, layer=layer, transpose=transpose, **applied)
-            report(summarise(record, key_added, source, output, started, assumed=assumed), as_json=as_json)
-            return
-        adata = read(source, transpose=transpose)
-        layer, assumed = where_counts_are(adata, layer)
-        check_layers(layer, key_added)
-        applied = {"layer": layer, "scale": scale, "key_added": key_added, **_genes(genes, method)}
-        with progress.kept() as checkpoint:
-            if estimator is None:
-                asked = {"options": of_method, "keep_observed": keep_observed, "random_state": seed or 0}
-                _run_method(adata, str(method), **asked, **applied)
-            else:
-                _run(adata, estimator, keep_observed=keeps, checkpoint=checkpoint, **applied)
-            if estimator is not None and model is not None:
-                progress.begin_model()
-                estimator.save(model)
-            write(adata, output, layer=key_added, overwrite=overwrite)
-        report(summarise(adata.uns[key_added], key_added, source, output, started, assumed=assumed), as_json=as_json)
-
-
-def _estimator(from_model: Path | None, *, device: str | None, seed: int, training: dict[str, Any]) -> "AutoImpute":
-    from ..autoimpute import AutoImpute
-
-    if from_model is not None:
-        return AutoImpute.load(from_model, device=device or "auto")
-    chosen = {name: value for name, value in training.items() if value is not None}
-    return AutoImpute(device=device or "auto", random_state=seed or 0, **chosen)
+        files: dict[str, Any] = {"output": output, "overwrite": overwrite, "transpose": transpose}
+        wanted: dict[str, Any] = {
+            "layer": layer,
+            "scale": scale,
+            "key_added": key_added,
+            "keep_observed": keep_observed,
+        }
+        if from_model is not None:
+            record, assumed = _apply(source, from_model, device=device or "auto", **files, **wanted)
+        elif method is not None:
+            asked: dict[str, Any] = {"method": method, "options": method_options(option), "random_state": seed or 0}
+            record, assumed = _use_method(source, **asked, **_genes(genes, "all"), **files, **wanted)
+        else:
+            options = {"seed": seed or 0, "transpose": transpose, "smooth": keep_observed is False, **training, **genes}
+            options |= {"layer": layer, "scale": scale, "key_added": key_added}
+            progress = Progress.find(output, options, model=model, resume=resume)
+            estimator = _untrained(training, device=device or "auto", seed=seed or 0)
+            asked = {"estimator": estimator, "model": model, "progress": progress}
+            record, assumed = _train(source, **asked, **_genes(genes, "1000"), **files, **wanted)
+        report(summarise(record, key_added, source, output, started, assumed=assumed), as_json=as_json)
 
 
 def _without_autoimpute(method: str | None, preset: str | None) -> tuple[str | None, str | None]:
@@ -149,31 +131,94 @@ def _without_autoimpute(method: str | None, preset: str | None) -> tuple[str | N
     return (None if method == "autoimpute" else method), preset
 
 
-def _genes(asked: dict[str, str | None], method: str | None) -> dict[str, Any]:
-    """Return which genes to model: 1000 for AutoImpute, all for the others, unless something else was asked."""
-    number = asked["n_top_genes"] or ("1000" if method is None else "all")
+def _genes(asked: dict[str, str | None], default: str) -> dict[str, Any]:
+    number = asked["n_top_genes"] or default
     return {"n_top_genes": "all" if number == "all" else int(number), "flavor": asked["flavor"] or "dispersion"}
 
 
-def _apply(
-    estimator: "AutoImpute", source: Path, *, output: Path, layer: str | None, transpose: bool, **options: Any
-) -> tuple[dict[str, Any], str]:
-    """Return the record, and why the counts are where."""
-    from ..apply import cells_of, impute_cells
+def _untrained(training: dict[str, Any], *, device: str, seed: int) -> "AutoImpute":
+    from ..autoimpute import AutoImpute
 
+    chosen = {name: value for name, value in training.items() if value is not None}
+    return AutoImpute(device=device, random_state=seed, **chosen)
+
+
+# ------------------------------------------------------------------------------------------------ three ways to impute
+# Each returns the record of what was done, and why the counts were taken from where they were.
+
+
+def _apply(
+    source: Path,
+    from_model: Path,
+    *,
+    device: str,
+    layer: str | None,
+    keep_observed: bool | None,
+    output: Path,
+    transpose: bool,
+    **options: Any,
+) -> tuple[dict[str, Any], str]:
+    """Apply a trained model, to blocks of cells where the files allow it."""
+    from ..apply import cells_of, impute_cells
+    from ..autoimpute import AutoImpute
+
+    model = AutoImpute.load(from_model, device=device)
+    options |= {"model": model, "output": output, "keep_observed": keep_observed is not False}
     with cells_of(source, output=output, transpose=transpose) as cells:
         layer, assumed = where_counts_are(cast("AnnData", cells), layer)
         check_layers(layer, options["key_added"])
-        return impute_cells(cells, output=output, model=estimator, layer=layer, **options), assumed
+        return impute_cells(cells, layer=layer, **options), assumed
 
 
-def _run(adata: "AnnData", estimator: "AutoImpute", **options: Any) -> None:
-    from .. import tl
-
-    tl.autoimpute(adata, model=estimator, **options)
-
-
-def _run_method(adata: "AnnData", method: str, **options: Any) -> None:
+def _use_method(
+    source: Path, *, layer: str | None, key_added: str, output: Path, overwrite: bool, transpose: bool, **options: Any
+) -> tuple[dict[str, Any], str]:
+    """Impute with another method, which keeps no model."""
     from .. import methods
+    from ..io import write
 
-    methods.impute(adata, method=method, **options)
+    adata, layer, assumed = _read(source, layer, key_added, transpose=transpose)
+    methods.impute(adata, layer=layer, key_added=key_added, **options)
+    write(adata, output, layer=key_added, overwrite=overwrite)
+    return adata.uns[key_added], assumed
+
+
+def _train(
+    source: Path,
+    *,
+    estimator: "AutoImpute",
+    model: Path | None,
+    progress: Progress,
+    layer: str | None,
+    key_added: str,
+    keep_observed: bool | None,
+    output: Path,
+    overwrite: bool,
+    transpose: bool,
+    **options: Any,
+) -> tuple[dict[str, Any], str]:
+    """Train on the file and impute it; what an accident interrupts can be gone on with."""
+    from .. import tl
+    from ..io import check_writable, write
+
+    if model is not None:
+        check_writable(model, overwrite=overwrite or progress.model_is_ours, any_suffix=True)
+    options["keep_observed"] = keep_observed is not False
+    adata, layer, assumed = _read(source, layer, key_added, transpose=transpose)
+    with progress.kept() as checkpoint:
+        tl.autoimpute(adata, model=estimator, layer=layer, key_added=key_added, checkpoint=checkpoint, **options)
+        if model is not None:
+            progress.begin_model()
+            estimator.save(model)
+        write(adata, output, layer=key_added, overwrite=overwrite)
+    return adata.uns[key_added], assumed
+
+
+def _read(source: Path, layer: str | None, key_added: str, *, transpose: bool) -> "tuple[AnnData, str | None, str]":
+    """Return the object, the layer that holds the counts, and why it is that."""
+    from ..io import read
+
+    adata = read(source, transpose=transpose)
+    layer, assumed = where_counts_are(adata, layer)
+    check_layers(layer, key_added)
+    return adata, layer, assumed
