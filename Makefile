@@ -10,10 +10,10 @@ demo: $(VENV)/.installed  ## impute the bundled sample of real cells and draw wh
 	$(BIN)/scautoimpute demo --output demo
 
 test: $(VENV)/.installed-dev  ## the test suite, without the slow marks
-	$(BIN)/python -m pytest --quiet
+	$(BIN)/python -m pytest --quiet --numprocesses 2 --dist loadfile
 
 test-all: $(VENV)/.installed-dev  ## every test
-	$(BIN)/python -m pytest --quiet -m ""
+	$(BIN)/python -m pytest --quiet --numprocesses 2 --dist loadfile -m ""
 
 check: $(VENV)/.installed-dev  ## format, lint, types, house rules
 	$(BIN)/ruff format --check .

@@ -288,7 +288,7 @@ def test_values_that_are_no_counts_are_refused(array_type, verb, value, what):
     counts = COUNTS.astype(np.float32)
     counts[0, :2] = value
     adata = ad.AnnData(array_type(counts))
-    with pytest.raises(ValueError, match=f"^2 of 40 × 120 values are {what}; [^\n]*$"):
+    with pytest.raises(ValueError, match=f"^2 of 40 × 120 values are {what}, first in row 1, column 1; [^\n]*$"):
         getattr(pp, verb)(adata)
     assert adata.shape == COUNTS.shape
     assert not adata.uns
