@@ -12,8 +12,10 @@ __all__ = ["write_tables"]
 ABOUT_RECOVERY = """The paper's recovery test at 10 % hidden, one seed: 1000 genes by coefficient of variation, log2
 scale; RMSE, MAE and NMSE at the hidden entries, lower is better, the least in bold. A method that takes counts got
 2^x − 1. Methods that take zeros for data (kNN, MAGIC, scImpute, DrImpute, ALRA, scVI) answer another question, how much
-is *expressed*, and pay for it here: the test asks how much there was *given that it was detected*. Seconds are without
-imports; GB is the peak of the process above what it held before the method began."""
+is *expressed*, and pay for it here: the test asks how much there was *given that it was detected*. scImpute
+chooses its number of clusters itself here, and scVI gets counts that are not whole. Seconds are without imports, of a
+shared machine with up to three other runs beside; GB is the peak of the process above what it held before the method
+began."""
 
 ABOUT_ORIGINALS = """Each port, end to end and with a seed of its own, on the input of a stored run of the original
 program (`scImpute` 0.0.9, `DrImpute` 1.0, `ALRA` f34d465, all in R 4.2; `magic-impute` 3.0.0, whose library is the
