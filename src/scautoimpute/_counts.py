@@ -12,12 +12,11 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from ._genes import FloatArray
+from .io.find import LARGEST_LOG
 from .io.matrix import block_csr, counts_matrix, row_blocks, rows_per_block
 
 if TYPE_CHECKING:
     from anndata import AnnData
-
-_LARGEST_LOG = 30  # 2^30 and e^30 are above any count, so non-integers that all stay below are taken for logs
 
 
 def checked_counts(adata: "AnnData", layer: str | None) -> Any:
@@ -93,7 +92,7 @@ def refuse_small(largest: float, *, flagged: bool) -> None:
 
 def may_be_log(value: float) -> bool:
     """Return whether a value is so small that it may be the logarithm of a count."""
-    return value < _LARGEST_LOG
+    return value < LARGEST_LOG
 
 
 def median_normalised(x: Any, *, reference: bool) -> tuple[Any, FloatArray, dict[str, Any]]:

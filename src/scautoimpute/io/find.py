@@ -11,7 +11,7 @@ from .sample import Sample, sample_rows
 if TYPE_CHECKING:
     from anndata import AnnData
 
-__all__ = ["USABLE", "FoundCounts", "Kind", "find_counts", "kind_of"]
+__all__ = ["LARGEST_LOG", "USABLE", "FoundCounts", "Kind", "find_counts", "kind_of"]
 
 Kind = Literal[
     "counts", "expected counts", "normalised", "counts with gaps", "logs", "scaled", "not finite", "empty", "several"
@@ -28,7 +28,7 @@ _IN_WORDS: dict[Kind, str] = {
     "several": "several matrices that may be counts",
 }
 USABLE: tuple[Kind, ...] = ("counts", "expected counts", "normalised")
-_LARGEST_LOG = 30  # as where logs are refused: 2^30 and e^30 are above any count
+LARGEST_LOG = 30  # 2^30 and e^30 are above any count, so non-integers that all stay below are taken for logs
 _WHOLE_SHARE = 0.2  # of the non-zero values of expected counts; of TPM or FPKM hardly any is whole
 _EQUAL_TOTALS = 1e-3  # relative; cells that all have the same total have been divided by theirs
 _VALUES_LOOKED_AT = 5_000_000
@@ -126,7 +126,7 @@ def kind_of(values: Any, *, flagged: bool = False) -> Kind:
     whole_share = np.count_nonzero(data == np.rint(data)) / data.size
     if whole_share == 1:
         return "counts"
-    if flagged or data.max() < _LARGEST_LOG:
+    if flagged or data.max() < LARGEST_LOG:
         return "logs"
     totals = np.asarray(values.sum(axis=1))
     is_share = np.ptp(totals[totals > 0]) <= _EQUAL_TOTALS * totals.max() and len(totals) > 1
