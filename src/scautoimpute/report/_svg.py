@@ -43,13 +43,19 @@ _SETTINGS: dict[str, Any] = {
 
 
 @contextmanager
-def drawing(width: float, height: float) -> Iterator["Figure"]:
-    """Give a matplotlib figure of so many CSS pixels in which colours and text are as the page wants them."""
+def drawing(width: float, height: float, *, left: float = 52, bottom: float = 44) -> Iterator["Figure"]:
+    """Give a matplotlib figure in which colours and text are as the page wants them; all sizes in CSS pixels.
+
+    Margins are fixed, so that the axes of neighbouring panels line up.
+    """
     from matplotlib import style
     from matplotlib.figure import Figure
 
     with style.context(["default", _SETTINGS]):  # whatever the user's matplotlibrc says
-        yield Figure(figsize=(width / 72, height / 72), layout="constrained")
+        figure = Figure(figsize=(width / 72, height / 72))
+        right, top = 1 - 6 / width, 1 - 24 / height
+        figure.subplots_adjust(left=left / width, bottom=bottom / height, right=right, top=top)
+        yield figure
 
 
 def inline(figure: "Figure", *, label: str) -> str:

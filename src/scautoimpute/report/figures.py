@@ -54,7 +54,7 @@ def lines(
     panels: Mapping[str, Mapping[str, Sequence[tuple[float, float, float]]]],
     *,
     x: Axis,
-    y: Axis,
+    y: Axis | Mapping[str, Axis],
     names: Sequence[str] | None = None,
     strong: str | None = None,
 ) -> str:
@@ -65,7 +65,7 @@ def lines(
     panels
         Title → name → points (x, y, spread), sorted by x; a y that is NaN breaks the line.
     x, y
-        The axes, the same for all panels but for their ends.
+        The axes; `y` may differ by panel: title → axis.
     names
         Every name of the report in one order, which fixes their colours; those of `panels` by default.
     strong
@@ -73,14 +73,16 @@ def lines(
 
     Returns
     -------
-    SVG elements: the panels, then the key.
+    SVG elements: the key, then the panels.
     """
     from matplotlib.lines import Line2D
 
     present = _in_order((name for panel in panels.values() for name in panel), names)
     styles = _line_styles(names or present, strong)
-    drawn = [_lines(title, panel, x, y, styles) for title, panel in panels.items()]
-    return "\n".join([*drawn, _key([Line2D([], [], **styles[name]) for name in present], present, handlelength=3)])
+    drawn = [
+        _lines(title, panel, x, y[title] if isinstance(y, Mapping) else y, styles) for title, panel in panels.items()
+    ]
+    return "\n".join([_key([Line2D([], [], **styles[name]) for name in present], present, handlelength=3), *drawn])
 
 
 def _lines(
@@ -139,7 +141,7 @@ def boxes(panels: Mapping[str, Mapping[str, Quartiles]], *, x: Axis, strong: str
 
 
 def _boxes(title: str, panel: Mapping[str, Quartiles], x: Axis, strong: str | None) -> str:
-    with drawing(WIDTH, 62 + 17 * len(panel)) as figure:
+    with drawing(WIDTH, 70 + 17 * len(panel), left=_room(panel)) as figure:
         ax = figure.subplots()
         for place, (name, box) in enumerate(panel.items()):
             color = STRONG if name == strong else COLORS[0]
@@ -175,7 +177,7 @@ def bars(
 
 
 def _bars(title: str, panel: Mapping[str, tuple[float, float]], x: Axis, strong: str | None, form: str) -> str:
-    with drawing(WIDTH, 62 + 17 * len(panel)) as figure:
+    with drawing(WIDTH, 70 + 17 * len(panel), left=_room(panel)) as figure:
         ax = figure.subplots()
         for place, (name, (value, spread)) in enumerate(panel.items()):
             ax.barh(place, value, height=0.65, color=STRONG if name == strong else COLORS[0])
@@ -206,17 +208,17 @@ def scatter_grid(panels: Mapping[str, tuple[ArrayLike, Sequence[str]]], *, most:
 
     Returns
     -------
-    SVG elements: the panels, then the key.
+    SVG elements: the key, then the panels.
     """
     classes = _in_order((c for _, labels in panels.values() for c in labels), None)
     drawn = [_scatter(title, xy, labels, classes, most=most, axes=axes) for title, (xy, labels) in panels.items()]
-    return "\n".join([*drawn, _dot_key(classes)])
+    return "\n".join([_dot_key(classes), *drawn])
 
 
 def _scatter(title: str, xy: ArrayLike, labels: Sequence[str], classes: Sequence[str], *, most: int, axes: str) -> str:
     xy_N2, of_N = np.asarray(xy, dtype=float).reshape(-1, 2), np.asarray(labels, dtype=str)
     chosen = np.unique(np.linspace(0, len(xy_N2) - 1, min(most, len(xy_N2))).astype(int))
-    with drawing(180, 188) as figure:
+    with drawing(180, 180, left=20, bottom=20) as figure:
         ax = figure.subplots()
         for index, name in enumerate(classes):
             _dots(ax, xy_N2[chosen][of_N[chosen] == name], index)
@@ -263,7 +265,7 @@ def _dot_key(classes: Sequence[str]) -> str:
 
 def _key(handles: Sequence[Any], names: Sequence[str], *, handlelength: float, width: float = WIDTH) -> str:
     with drawing(width, 10 + 17.5 * len(names)) as figure:
-        figure.legend(handles, list(names), loc="outside upper left", handlelength=handlelength, borderpad=0)
+        figure.legend(handles, list(names), loc="upper left", handlelength=handlelength, borderpad=0)
         return inline(figure, label=f"Key: {', '.join(names)}.")
 
 
@@ -271,6 +273,11 @@ def _in_order(found: Iterable[str], names: Sequence[str] | None) -> list[str]:
     """Return each name that was found once, in the order of `names`, or of the finding."""
     present = dict.fromkeys(found)
     return list(present) if names is None else [name for name in names if name in present]
+
+
+def _room(names: Iterable[str]) -> float:
+    """Return the width that names on an axis need, by what letters need on the average."""
+    return 16 + 5.9 * max(map(len, names))
 
 
 def _named(names: Sequence[str]) -> Axis:

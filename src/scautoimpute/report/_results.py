@@ -1,0 +1,182 @@
+"""The table of results as reports read it: by data set, setting and method, averaged over seeds.
+
+`results` is the plain dictionary that `results.json` holds: a manifest, and one cell for each experiment, data set,
+method and seed, with its scores, its time and memory, and how it ended.
+"""
+
+import math
+import statistics
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from .page import Mark
+
+__all__ = [
+    "MEASURES",
+    "Measure",
+    "Row",
+    "Score",
+    "cells_of",
+    "dataset_of",
+    "marks_of",
+    "methods_of",
+    "rows_of",
+    "setting_asked",
+    "titles_of",
+    "usage_rows",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Measure:
+    """How a number is called, printed and compared."""
+
+    title: str
+    form: str
+    lower_is_better: bool | None  # None where neither end is
+
+    def text(self, score: "Score") -> str:
+        """Print a mean with its spread, if there is one."""
+        spread = f" ± {score.sd:{self.form}}" if score.sd is not None else ""
+        return f"{score.mean:{self.form}}{spread}"
+
+
+MEASURES: Mapping[str, Measure] = {
+    "rmse": Measure("RMSE", ".3f", True),
+    "mae": Measure("MAE", ".3f", True),
+    "nmse": Measure("NMSE", ".3f", True),
+    "held_out_deviance": Measure("deviance", ".4f", True),
+    "ari": Measure("adjusted Rand index", ".3f", False),
+    "silhouette": Measure("silhouette", ".3f", False),
+    "silhouette_all_genes": Measure("silhouette on all genes", ".3f", False),
+    "log_cv_median": Measure("median ln CV", ".2f", None),
+    "zeros_in_silent": Measure("zeros kept in silent genes", ".3f", False),
+    "zeros_in_expressed": Measure("zeros left in expressed genes", ".3f", True),
+    "zero_fraction": Measure("fraction of zeros", ".3f", None),
+    "seconds": Measure("seconds", ".3g", True),
+    "peak_gb": Measure("peak GB", ".2f", True),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Score:
+    """A mean over `n` runs, and their standard deviation, None of one run that has no spread of its own."""
+
+    mean: float
+    sd: float | None
+    n: int
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """What every method scored in one setting on one data set; a method without a score has the reason instead."""
+
+    dataset: str
+    setting: str
+    scores: Mapping[str, Score]
+    reasons: Mapping[str, str]
+
+
+def titles_of(results: Mapping[str, Any]) -> dict[str, str]:
+    """Return the title of each method by its name, in the order of the manifest."""
+    return {name: method["title"] for name, method in results["manifest"]["methods"].items()}
+
+
+def cells_of(results: Mapping[str, Any], experiment: str) -> list[Mapping[str, Any]]:
+    """Return the cells of an experiment, done or not."""
+    return [cell for cell in results["cells"] if cell["experiment"] == experiment]
+
+
+def methods_of(results: Mapping[str, Any], experiment: str) -> list[str]:
+    """Return the methods that an experiment was asked of, in the order of the manifest."""
+    asked = {cell["method"] for cell in cells_of(results, experiment)}
+    return [name for name in titles_of(results) if name in asked]
+
+
+def rows_of(results: Mapping[str, Any], experiment: str, measure: str) -> list[Row]:
+    """Average a measure over seeds; one row for each data set and setting, in the order of the cells."""
+    found: dict[tuple[str, str], dict[str, list[tuple[float, float | None]]]] = {}
+    for cell in cells_of(results, experiment):
+        own = {s["setting"]: float(s["value"]) for s in cell["scores"] if s["measure"] == f"{measure}_sd"}
+        for score in (s for s in cell["scores"] if s["measure"] == measure):
+            row = found.setdefault((dataset_of(cell), score["setting"]), {})
+            row.setdefault(cell["method"], []).append((float(score["value"]), own.get(score["setting"])))
+    return _ordered(results, [_row(results, experiment, key, values) for key, values in found.items()])
+
+
+def usage_rows(results: Mapping[str, Any], experiment: str, what: str) -> list[Row]:
+    """Average `seconds` or `peak_gb` of whole cells over seeds; one row for each data set."""
+    found: dict[tuple[str, str], dict[str, list[tuple[float, float | None]]]] = {}
+    for cell in cells_of(results, experiment):
+        if cell["status"] == "done" and cell.get(what) is not None:
+            row = found.setdefault((dataset_of(cell), ""), {})
+            row.setdefault(cell["method"], []).append((float(cell[what]), None))
+    return _ordered(results, [_row(results, experiment, key, values) for key, values in found.items()])
+
+
+def _row(
+    results: Mapping[str, Any],
+    experiment: str,
+    key: tuple[str, str],
+    values: Mapping[str, Sequence[tuple[float, float | None]]],
+) -> Row:
+    scores = {method: _score(runs) for method, runs in values.items()}
+    reasons = {
+        cell["method"]: cell["status"]
+        for cell in cells_of(results, experiment)
+        if dataset_of(cell) == key[0] and cell["status"] != "done" and cell["method"] not in scores
+        if setting_asked(cell) in {"", key[1]}
+    }
+    return Row(*key, scores, reasons)
+
+
+def dataset_of(cell: Mapping[str, Any]) -> str:
+    """Return the data set of a cell; in the experiment on scale, each size has a cell of its own after an @."""
+    return str(cell["dataset"]).partition("@")[0] if setting_asked(cell) else str(cell["dataset"])
+
+
+def setting_asked(cell: Mapping[str, Any]) -> str:
+    """Return the one setting that a cell is about; nothing if it covers all of them."""
+    n_cells = cell.get("asked", {}).get("n_cells")
+    return "" if n_cells is None else f"{n_cells:,} cells"
+
+
+def _score(runs: Sequence[tuple[float, float | None]]) -> Score:
+    """Average over seeds; the spread between seeds and that which a run has of its own (restarts) add in squares."""
+    values, own = [value for value, _ in runs], [sd for _, sd in runs if sd is not None]
+    variance = statistics.variance(values) if len(values) > 1 else 0.0
+    if own:
+        variance += statistics.fmean(sd**2 for sd in own)
+    has_spread = len(values) > 1 or bool(own)
+    return Score(statistics.fmean(values), math.sqrt(variance) if has_spread else None, len(values))
+
+
+def _ordered(results: Mapping[str, Any], rows: Sequence[Row]) -> list[Row]:
+    """Sort by data set as in the manifest; settings stay in the order in which they came."""
+    place = {name: number for number, name in enumerate(results["manifest"]["datasets"])}
+    return sorted(rows, key=lambda row: place.get(row.dataset, len(place)))
+
+
+def marks_of(scores: Mapping[str, Score], measure: Measure) -> dict[str, Mark]:
+    """Say which method is best, and which are tied with it within noise.
+
+    Tied is what differs from the best by no more than twice the standard error of the difference over seeds, or not
+    at all as printed. Of one score alone nothing is said.
+    """
+    if measure.lower_is_better is None or len(scores) < 2:
+        return {}
+    best = (min if measure.lower_is_better else max)(scores, key=lambda name: scores[name].mean)
+    tied = (name for name, score in scores.items() if _is_tied(score, scores[best], measure))
+    return dict(_marks(best, tied))
+
+
+def _marks(best: str, tied: Iterator[str]) -> Iterator[tuple[str, Mark]]:
+    yield best, "best"
+    yield from ((name, "tied") for name in tied if name != best)
+
+
+def _is_tied(one: Score, other: Score, measure: Measure) -> bool:
+    error = math.hypot(*((s.sd or 0.0) / math.sqrt(s.n) for s in (one, other)))
+    same = f"{one.mean:{measure.form}}" == f"{other.mean:{measure.form}}"
+    return same or abs(one.mean - other.mean) <= 2 * error
