@@ -161,7 +161,7 @@ def _components_figure(results: Mapping[str, Any], dataset: str, by_method: Mapp
         for name, figure in _named(results, by_method).items()
     }
     return Figure(
-        scatter_grid(panels, most=min(most, 2000)),
+        scatter_grid(panels, classes=next(iter(by_method.values()))["type_names"], most=min(most, 2000)),
         f"{dataset}: cells on two principal components, coloured by type, after each of {_listed(panels)}.",
         f"{dataset}: cells on the first two principal components after each method, coloured by type.",
         small=True,
@@ -222,8 +222,9 @@ def scale(results: Mapping[str, Any], title: str) -> Section:
                 panel.setdefault(name, []).append((_number(row.setting), max(score.mean, 1e-3), score.sd or 0.0))
     y = {heading: _USE["seconds" if heading.endswith(_USE["seconds"].title) else "peak_gb"] for heading in panels}
     names = list(titles_of(results).values())
+    ticks = {x: f"{x / 1000:g}k" for panel in panels.values() for line in panel.values() for x, _, _ in line}
     figure = Figure(
-        lines(panels, x=Axis("cells", logarithmic=True), y=y, names=names, strong=_strong(results)),
+        lines(panels, x=Axis("cells", logarithmic=True, ticks=ticks), y=y, names=names, strong=_strong(results)),
         f"Seconds and peak memory against the number of cells, a line for each method, for {_listed(panels)}.",
         "Time and memory against the number of cells, both axes logarithmic.",
     )
@@ -254,7 +255,9 @@ def failures(results: Mapping[str, Any], title: str) -> Section:
         key = (titles_of(results)[cell["method"]], cell["experiment"], cell["status"], cell["note"] or "")
         where = ", ".join(filter(None, (dataset_of(cell), setting_asked(cell))))
         found.setdefault(key, []).append(where)
-    notes: list[Block] = [Listing(results["manifest"]["notes"])] if results["manifest"].get("notes") else []
+    notes: list[Block] = (
+        [Prose("Also:"), Listing(results["manifest"]["notes"])] if results["manifest"].get("notes") else []
+    )
     if not found:
         return Section(title, [Prose("Every method ran on every data set that it was asked for."), *notes])
     rows = [[*key[:3], "; ".join(dict.fromkeys(where)), key[3]] for key, where in found.items()]

@@ -23,10 +23,6 @@ _SETTINGS: dict[str, Any] = {
     "axes.linewidth": 0.7,
     "axes.spines.right": False,
     "axes.spines.top": False,
-    "axes.titlecolor": INK,
-    "axes.titlelocation": "left",
-    "axes.titlesize": 11.5,
-    "axes.titleweight": "bold",
     "axes.unicode_minus": True,
     "axes.formatter.useoffset": False,
     "figure.facecolor": "none",
@@ -43,7 +39,9 @@ _SETTINGS: dict[str, Any] = {
 
 
 @contextmanager
-def drawing(width: float, height: float, *, left: float = 52, bottom: float = 44) -> Iterator["Figure"]:
+def drawing(
+    width: float, height: float, *, left: float = 52, bottom: float = 44, top: float = 24
+) -> Iterator["Figure"]:
     """Give a matplotlib figure in which colours and text are as the page wants them; all sizes in CSS pixels.
 
     Margins are fixed, so that the axes of neighbouring panels line up.
@@ -53,8 +51,7 @@ def drawing(width: float, height: float, *, left: float = 52, bottom: float = 44
 
     with style.context(["default", _SETTINGS]):  # whatever the user's matplotlibrc says
         figure = Figure(figsize=(width / 72, height / 72))
-        right, top = 1 - 6 / width, 1 - 24 / height
-        figure.subplots_adjust(left=left / width, bottom=bottom / height, right=right, top=top)
+        figure.subplots_adjust(left / width, bottom / height, 1 - 6 / width, 1 - top / height)
         yield figure
 
 
@@ -65,11 +62,11 @@ def inline(figure: "Figure", *, label: str) -> str:
     root = ElementTree.fromstring(buffer.getvalue())
     referred = set(re.findall(r'(?:href="#|url\(#)([\w-]+)', buffer.getvalue().decode()))
     for parent in list(root.iter()):
-        for child in [c for c in parent if c.tag.endswith("}metadata")]:
+        for child in [c for c in parent if c.tag.endswith(("}metadata", "}style"))]:  # a style would rule the page
             parent.remove(child)
     for element in root.iter():
         _simplify(element, referred)
-    root.attrib = {"viewBox": root.attrib["viewBox"], "role": "img", "aria-label": label}
+    root.attrib = {"viewBox": root.attrib["viewBox"], "role": "img", "aria-label": label, "stroke-linejoin": "round"}
     return _compact(ElementTree.tostring(root, encoding="unicode"))
 
 
@@ -85,5 +82,6 @@ def _compact(svg: str) -> str:
     svg = svg.replace(INK, "currentColor")
     svg = re.sub(r"'DejaVu Sans'(, [^;\"]*)?", "system-ui, sans-serif", svg)
     svg = re.sub(r"(?<![\w#.-])(-?\d+\.\d{2})\d+", r"\1", svg)  # a hundredth of a pixel is not seen
-    svg = re.sub(r"M (-?[\d.]+) (-?[\d.]+) \n?L \1 \2 \n?", r"M\1 \2h0", svg)  # a dot: a line of no length, capped
-    return re.sub(r"\s*\n\s*", "\n", svg).strip()
+    svg = re.sub(r"M (\S+) (\S+)\s+L \1 \2\s*", r"M\1 \2h0", svg)  # a dot: a line of no length, with round ends
+    svg = re.sub(r' transform="rotate\(-0 [^)]*\)"', "", svg)
+    return re.sub(r" {2,}", " ", re.sub(r"\s*\n\s*", "\n", svg)).strip()

@@ -194,13 +194,21 @@ def _bars(title: str, panel: Mapping[str, tuple[float, float]], x: Axis, strong:
 _BESIDE: dict[str, Any] = {"textcoords": "offset points", "va": "center", "fontsize": 9}
 
 
-def scatter_grid(panels: Mapping[str, tuple[ArrayLike, Sequence[str]]], *, most: int = POINTS, axes: str = "PC") -> str:
+def scatter_grid(
+    panels: Mapping[str, tuple[ArrayLike, Sequence[str]]],
+    *,
+    classes: Sequence[str] | None = None,
+    most: int = POINTS,
+    axes: str = "PC",
+) -> str:
     """Draw points by class, in one small square panel per title, without ticks.
 
     Parameters
     ----------
     panels
         Title → (coordinates, points × 2; the class of each point). A class has the same colour in all panels.
+    classes
+        All classes in one order, which fixes their colours; in the order of the points by default.
     most
         Of more points than this in a panel, evenly spaced ones are drawn.
     axes
@@ -210,9 +218,9 @@ def scatter_grid(panels: Mapping[str, tuple[ArrayLike, Sequence[str]]], *, most:
     -------
     SVG elements: the key, then the panels.
     """
-    classes = _in_order((c for _, labels in panels.values() for c in labels), None)
-    drawn = [_scatter(title, xy, labels, classes, most=most, axes=axes) for title, (xy, labels) in panels.items()]
-    return "\n".join([_dot_key(classes), *drawn])
+    present = _in_order((c for _, labels in panels.values() for c in labels), classes)
+    drawn = [_scatter(title, xy, labels, present, most=most, axes=axes) for title, (xy, labels) in panels.items()]
+    return "\n".join([_dot_key(present), *drawn])
 
 
 def _scatter(title: str, xy: ArrayLike, labels: Sequence[str], classes: Sequence[str], *, most: int, axes: str) -> str:
@@ -225,7 +233,6 @@ def _scatter(title: str, xy: ArrayLike, labels: Sequence[str], classes: Sequence
         ax.autoscale_view()
         _finish(ax, title, Axis(f"{axes} 1"), Axis(f"{axes} 2"))
         ax.set(xticks=[], yticks=[])
-        ax.title.set_fontsize(10.5)
         ax.xaxis.label.set_fontsize(9)
         ax.yaxis.label.set_fontsize(9)
         return inline(figure, label=f"{title}: {axes} 1 and {axes} 2 of {len(xy_N2)} points, coloured by class.")
@@ -258,13 +265,13 @@ def _dot_key(classes: Sequence[str]) -> str:
     handles = []
     for style in map(_dot_style, range(len(classes))):
         marker = "s" if style["capstyle"] == "projecting" else "o"
-        look = {"mfc": style["edgecolor"], "mec": "none", "ms": 2 * style["linewidth"]}
+        look = {"mfc": style["edgecolor"], "mew": 0, "ms": 2 * style["linewidth"]}
         handles.append(Line2D([], [], ls="", marker=marker, **look))
     return _key(handles, classes, handlelength=1, width=180)
 
 
 def _key(handles: Sequence[Any], names: Sequence[str], *, handlelength: float, width: float = WIDTH) -> str:
-    with drawing(width, 10 + 17.5 * len(names)) as figure:
+    with drawing(width, 10 + 17.5 * len(names), left=0, bottom=0, top=0) as figure:
         figure.legend(handles, list(names), loc="upper left", handlelength=handlelength, borderpad=0)
         return inline(figure, label=f"Key: {', '.join(names)}.")
 
@@ -286,7 +293,12 @@ def _named(names: Sequence[str]) -> Axis:
 
 
 def _finish(ax: "Axes", title: str, x: Axis, y: Axis) -> None:
-    ax.set_title(title)
+    """Title the panel at its left edge, whatever stands beside the axes, and set these."""
+    figure: Any = ax.get_figure(root=True)
+    width, height = figure.get_size_inches() * 72
+    longest = int(width / 6.8)  # pixels of an average bold letter
+    shown = title if len(title) <= longest else f"{title[: longest - 1]}…"
+    figure.text(2 / width, 1 - 14 / height, shown, fontsize=11, fontweight="bold")
     _set_axis(ax, "x", x)
     _set_axis(ax, "y", y)
 
@@ -303,4 +315,5 @@ def _set_axis(ax: "Axes", which: str, axis: Axis) -> None:
         side.set_minor_formatter(NullFormatter())
     getattr(ax, f"set_{which}lim")(*axis.limits)
     if axis.ticks is not None:
-        side.set_ticks(list(axis.ticks), list(axis.ticks.values()), minor=False)
+        side.set_ticks(list(axis.ticks), list(axis.ticks.values()))
+        side.set_ticks([], minor=True)

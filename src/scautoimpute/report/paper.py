@@ -71,15 +71,13 @@ _SIGNS = {True: "✓", False: "✗", None: "·"}
 def _claims(claims: Sequence[Mapping[str, Any]]) -> list[Block]:
     if not claims:
         return []
-    words = {True: "reproduced", False: "not reproduced", None: "not tested here"}
-    rows = [[c["paper"], c["ours"], words[c["reproduced"]]] for c in claims]
-    counted = Counter(row[2] for row in rows)
-    text = (
-        f"Of {len(claims)} claims, {', '.join(f'{counted[word]} {word}' for word in words.values() if counted[word])}."
-    )
-    kind: Any = "good" if counted["reproduced"] == len(claims) else "caution" if counted["reproduced"] else "bad"
+    rows = [[c["paper"], c["ours"], f"{_SIGNS[c['reproduced']]} {_WORDS[c['reproduced']]}"] for c in claims]
+    counted = Counter(claim["reproduced"] for claim in claims)
+    found = ", ".join(f"{counted[outcome]} {word}" for outcome, word in _WORDS.items() if counted[outcome])
+    kind: Any = "good" if counted[True] == len(claims) else "caution" if counted[True] else "bad"
     columns = ["the paper says", "here", "verdict"]
-    return [Verdict(text, kind=kind), Table("The paper's words beside what was found.", columns, rows, words=True)]
+    words = Verdict(f"Of {len(claims)} claims, {found}.", kind=kind)
+    return [words, Table("The paper's words beside what was found.", columns, rows, words=True)]
 
 
 def _footer(results: Mapping[str, Any]) -> str:
