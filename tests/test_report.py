@@ -268,19 +268,26 @@ def test_the_spread_of_restarts_adds_to_that_of_seeds():
     assert score.sd == pytest.approx(math.sqrt(statistics.variance([0.5, 0.7]) + 0.1**2))
 
 
+def of(*values):
+    return Score(dict(enumerate(values)))
+
+
 @pytest.mark.parametrize(
     ("scores", "measure", "expected"),
     [
-        ({"a": Score(1.0, 0.01, 4), "b": Score(2.0, 0.01, 4)}, "rmse", {"a": "best"}),
-        ({"a": Score(1.0, 0.01, 4), "b": Score(2.0, 0.01, 4)}, "ari", {"b": "best"}),
-        # 2 standard errors of the difference: 2 · √(2 · 0.01² / 4) = 0.0141
-        ({"a": Score(1.0, 0.01, 4), "b": Score(1.014, 0.01, 4)}, "rmse", {"a": "best", "b": "tied"}),
-        ({"a": Score(1.0, 0.01, 4), "b": Score(1.015, 0.01, 4)}, "rmse", {"a": "best"}),
-        ({"a": Score(1.0, None, 1), "b": Score(1.0004, None, 1)}, "rmse", {"a": "best", "b": "tied"}),
-        ({"a": Score(1.0, None, 1), "b": Score(1.002, None, 1)}, "rmse", {"a": "best"}),
-        ({"a": Score(1.0, 0.1, 3)}, "rmse", {}),
-        ({"a": Score(1.0, 0.0, 3), "b": Score(2.0, 0.0, 3)}, "log_cv_median", {}),
-        ({"none": Score(0.1, None, 1), "a": Score(2, None, 1), "b": Score(3, None, 1)}, "seconds", {"a": "best"}),
+        ({"a": of(1, 1.1), "b": of(2, 2.1)}, "rmse", {"a": "best"}),
+        ({"a": of(1, 1.1), "b": of(2, 2.1)}, "ari", {"b": "best"}),
+        # b - a: 0, 0.2, 0.4; mean 0.2, standard error 0.2 / √3 = 0.115
+        ({"a": of(1, 1, 1), "b": of(1, 1.2, 1.4)}, "rmse", {"a": "best"}),
+        # b - a: -0.2, 0.2, 0.2; mean 0.067, standard error 0.133
+        ({"a": of(1, 1, 1), "b": of(0.8, 1.2, 1.2)}, "rmse", {"a": "best", "b": "tied"}),
+        ({"a": of(1, 5, 9), "b": of(1.1, 5.1, 9.1)}, "rmse", {"a": "best"}),  # seeds differ more than methods do
+        ({"a": of(1, 1, 1), "b": Score({7: 1.0})}, "rmse", {"a": "best"}),  # no seed in common
+        ({"a": of(1), "b": of(1)}, "rmse", {"a": "best", "b": "tied"}),
+        ({"a": of(1), "b": of(1.0001)}, "rmse", {"a": "best"}),
+        ({"a": of(1, 2)}, "rmse", {}),
+        ({"a": of(1, 1), "b": of(2, 2)}, "log_cv_median", {}),
+        ({"none": of(0.1), "a": of(2), "b": of(3)}, "seconds", {"a": "best"}),
     ],
 )
 def test_the_best_is_marked_and_ties_within_noise(scores, measure, expected):
@@ -291,7 +298,7 @@ def test_the_best_is_marked_and_ties_within_noise(scores, measure, expected):
     ("value", "text"), [(0.01234, "0.012"), (1.234, "1.23"), (12.34, "12.3"), (1234.5, "1,234"), (0.0, "0.000")]
 )
 def test_seconds_are_printed_with_three_digits(value, text):
-    assert MEASURES["seconds"].text(Score(value, None, 1)) == text
+    assert MEASURES["seconds"].text(of(value)) == text
 
 
 # ---------------------------------------------------------------------------------------------- the two reports

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from ._results import (
@@ -38,8 +39,8 @@ POINTS_IN_ALL = 60_000  # of all scatter plots of a page together, which keeps i
 TYPES_DRAWN = 3  # of each data set, in box plots; the table has all
 
 _NOISE = (
-    "Mean ± standard deviation over seeds. Tied: no further from the best than twice the standard error of the "
-    "difference."
+    "Mean ± standard deviation over seeds. Tied with the best: no further from it than one standard error of the "
+    "difference over the seeds that both have."
 )
 
 
@@ -85,7 +86,7 @@ def _recovery_figure(results: Mapping[str, Any]) -> Figure:
     names = list(titles_of(results).values())
     x, y = Axis("non-zeros hidden (%)"), Axis("RMSE (log2)", limits=(0, None))
     return Figure(
-        lines(panels, x=x, y=y, names=names, strong=_strong(results)),
+        partial(lines, panels, x=x, y=y, names=names, strong=_strong(results)),
         f"RMSE at hidden entries against the share hidden, a line for each method, for {_listed(panels)}.",
         "RMSE against the share of non-zeros that was hidden; bars are the standard deviation over seeds.",
     )
@@ -112,7 +113,7 @@ def variance(results: Mapping[str, Any], title: str) -> Section:
     if not panels:
         return Section(title, list(tables))
     figure = Figure(
-        boxes(panels, x=Axis("ln CV of a gene"), strong=_strong(results)),
+        partial(boxes, panels, x=Axis("ln CV of a gene"), strong=_strong(results)),
         f"Box plots of the coefficient of variation of genes after each method, for {_listed(panels)}.",
         "Coefficient of variation of every gene within a type, natural log: minimum, quartiles, maximum. "
         f"Drawn for the {TYPES_DRAWN} types of each data set with the most cells.",
@@ -161,7 +162,7 @@ def _components_figure(results: Mapping[str, Any], dataset: str, by_method: Mapp
         for name, figure in _named(results, by_method).items()
     }
     return Figure(
-        scatter_grid(panels, classes=next(iter(by_method.values()))["type_names"], most=min(most, 2000)),
+        partial(scatter_grid, panels, classes=next(iter(by_method.values()))["type_names"], most=min(most, 2000)),
         f"{dataset}: cells on two principal components, coloured by type, after each of {_listed(panels)}.",
         f"{dataset}: cells on the first two principal components after each method, coloured by type.",
         small=True,
@@ -176,7 +177,7 @@ def zeros(results: Mapping[str, Any], title: str) -> Section:
         return Section(title, list(tables))
     x, y = Axis("bulk expression, ln(1 + CPM)", ticks=ticks), Axis("fraction of zeros", limits=(-0.04, 1.04))
     figure = Figure(
-        lines(panels, x=x, y=y, names=list(titles_of(results).values()), strong=_strong(results)),
+        partial(lines, panels, x=x, y=y, names=list(titles_of(results).values()), strong=_strong(results)),
         f"Fraction of zeros against bulk expression, a line for each method, for {_listed(panels)}.",
         "Fraction of zeros after imputation against the expression of the genes in bulk; genes that are silent in "
         "bulk stand apart on the left.",
@@ -223,8 +224,9 @@ def scale(results: Mapping[str, Any], title: str) -> Section:
     y = {heading: _USE["seconds" if heading.endswith(_USE["seconds"].title) else "peak_gb"] for heading in panels}
     names = list(titles_of(results).values())
     ticks = {x: f"{x / 1000:g}k" for panel in panels.values() for line in panel.values() for x, _, _ in line}
+    x = Axis("cells", logarithmic=True, ticks=ticks)
     figure = Figure(
-        lines(panels, x=Axis("cells", logarithmic=True, ticks=ticks), y=y, names=names, strong=_strong(results)),
+        partial(lines, panels, x=x, y=y, names=names, strong=_strong(results)),
         f"Seconds and peak memory against the number of cells, a line for each method, for {_listed(panels)}.",
         "Time and memory against the number of cells, both axes logarithmic.",
     )

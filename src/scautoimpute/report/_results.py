@@ -6,7 +6,7 @@ method and seed, with its scores, its time and memory, and how it ended.
 
 import math
 import statistics
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -81,11 +81,18 @@ MEASURES: Mapping[str, Measure] = {
 
 @dataclass(frozen=True, slots=True)
 class Score:
-    """A mean over `n` runs, and their standard deviation, None of one run that has no spread of its own."""
+    """What a method scored, seed by seed, and its spread: over seeds, and over the restarts of each run if it has any.
 
-    mean: float
-    sd: float | None
-    n: int
+    The spread is None of one run without restarts.
+    """
+
+    by_seed: Mapping[int, float]
+    sd: float | None = None
+
+    @property
+    def mean(self) -> float:
+        """Over seeds."""
+        return statistics.fmean(self.by_seed.values())
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +103,9 @@ class Row:
     setting: str
     scores: Mapping[str, Score]
     reasons: Mapping[str, str]
+
+
+_Runs = dict[str, dict[int, tuple[float, float | None]]]  # method → seed → score, and its spread over restarts
 
 
 def titles_of(results: Mapping[str, Any]) -> dict[str, str]:
@@ -116,22 +126,23 @@ def methods_of(results: Mapping[str, Any], experiment: str) -> list[str]:
 
 def rows_of(results: Mapping[str, Any], experiment: str, measure: str) -> list[Row]:
     """Average a measure over seeds; one row for each data set and setting, in the order of the cells."""
-    found: dict[tuple[str, str], dict[str, list[tuple[float, float | None]]]] = {}
+    found: dict[tuple[str, str], _Runs] = {}
     for cell in cells_of(results, experiment):
         own = {s["setting"]: float(s["value"]) for s in cell["scores"] if s["measure"] == f"{measure}_sd"}
         for score in (s for s in cell["scores"] if s["measure"] == measure):
             row = found.setdefault((dataset_of(cell), score["setting"]), {})
-            row.setdefault(cell["method"], []).append((float(score["value"]), own.get(score["setting"])))
+            run = float(score["value"]), own.get(score["setting"])
+            row.setdefault(cell["method"], {})[cell["seed"]] = run
     return _ordered(results, [_row(results, experiment, key, values) for key, values in found.items()])
 
 
 def usage_rows(results: Mapping[str, Any], experiment: str, what: str) -> list[Row]:
     """Average `seconds` or `peak_gb` of whole cells over seeds; one row for each data set."""
-    found: dict[tuple[str, str], dict[str, list[tuple[float, float | None]]]] = {}
+    found: dict[tuple[str, str], _Runs] = {}
     for cell in cells_of(results, experiment):
         if cell["status"] == "done" and cell.get(what) is not None:
             row = found.setdefault((dataset_of(cell), ""), {})
-            row.setdefault(cell["method"], []).append((float(cell[what]), None))
+            row.setdefault(cell["method"], {})[cell["seed"]] = float(cell[what]), None
     return _ordered(results, [_row(results, experiment, key, values) for key, values in found.items()])
 
 
@@ -139,7 +150,7 @@ def _row(
     results: Mapping[str, Any],
     experiment: str,
     key: tuple[str, str],
-    values: Mapping[str, Sequence[tuple[float, float | None]]],
+    values: "_Runs",
 ) -> Row:
     scores = {method: _score(runs) for method, runs in values.items()}
     reasons = {
@@ -162,14 +173,14 @@ def setting_asked(cell: Mapping[str, Any]) -> str:
     return "" if n_cells is None else f"{n_cells:,} cells"
 
 
-def _score(runs: Sequence[tuple[float, float | None]]) -> Score:
+def _score(runs: Mapping[int, tuple[float, float | None]]) -> Score:
     """Average over seeds; the spread between seeds and that which a run has of its own (restarts) add in squares."""
-    values, own = [value for value, _ in runs], [sd for _, sd in runs if sd is not None]
-    variance = statistics.variance(values) if len(values) > 1 else 0.0
+    by_seed = {seed: value for seed, (value, _) in runs.items()}
+    own = [sd for _, sd in runs.values() if sd is not None]
+    variance = statistics.variance(by_seed.values()) if len(by_seed) > 1 else 0.0
     if own:
         variance += statistics.fmean(sd**2 for sd in own)
-    has_spread = len(values) > 1 or bool(own)
-    return Score(statistics.fmean(values), math.sqrt(variance) if has_spread else None, len(values))
+    return Score(by_seed, math.sqrt(variance) if own or len(by_seed) > 1 else None)
 
 
 def _ordered(results: Mapping[str, Any], rows: Sequence[Row]) -> list[Row]:
@@ -179,25 +190,21 @@ def _ordered(results: Mapping[str, Any], rows: Sequence[Row]) -> list[Row]:
 
 
 def marks_of(scores: Mapping[str, Score], measure: Measure) -> dict[str, Mark]:
-    """Say which method is best, and which are tied with it within noise.
+    """Say which method is best, and which are tied with it: no further from it than one standard error.
 
-    Tied is what differs from the best by no more than twice the standard error of the difference over seeds, or not
-    at all as printed. Of one score alone nothing is said. At time and memory, no imputation does not compete.
+    That error is of the difference over the seeds that both have, zero of one seed. Of one score alone nothing is said.
+    At time and memory, no imputation does not compete.
     """
     if measure.takes_work:
         scores = {name: score for name, score in scores.items() if name != "none"}
     if measure.lower_is_better is None or len(scores) < 2:
         return {}
     best = (min if measure.lower_is_better else max)(scores, key=lambda name: scores[name].mean)
-    tied = (name for name, score in scores.items() if _is_tied(score, scores[best], measure))
-    return dict(_marks(best, tied))
+    tied: dict[str, Mark] = {name: "tied" for name, score in scores.items() if _is_tied(score, scores[best])}
+    return tied | {best: "best"}
 
 
-def _marks(best: str, tied: Iterator[str]) -> Iterator[tuple[str, Mark]]:
-    yield best, "best"
-    yield from ((name, "tied") for name in tied if name != best)
-
-
-def _is_tied(one: Score, other: Score, measure: Measure) -> bool:
-    error = math.hypot(*((s.sd or 0.0) / math.sqrt(s.n) for s in (one, other)))
-    return measure.printed(one.mean) == measure.printed(other.mean) or abs(one.mean - other.mean) <= 2 * error
+def _is_tied(one: Score, best: Score) -> bool:
+    gaps = [one.by_seed[seed] - best.by_seed[seed] for seed in one.by_seed.keys() & best.by_seed.keys()]
+    error = statistics.stdev(gaps) / math.sqrt(len(gaps)) if len(gaps) > 1 else 0.0
+    return bool(gaps) and abs(statistics.fmean(gaps)) <= error

@@ -44,8 +44,12 @@ def _sections(results: Mapping[str, Any]) -> list[Section]:
 
 
 def _recommendation(text: str | None) -> list[Block]:
-    if not text:
-        return [Verdict("No recommendation: too little was run to give one.", kind="neutral")]
-    first, *rest = text.strip().split("\n\n")
-    kind: Literal["good", "caution"] = "caution" if "do not impute" in first.lower() else "good"
-    return [Verdict(first, kind=kind), *([Prose("\n\n".join(rest))] if rest else [])]
+    """Set the advice apart from what it rests on."""
+    advice, *grounds = (text or "No recommendation: too little was run to give one.").split("\n\n")
+    return [Verdict(advice, kind=_kind(advice)), *([Prose("\n\n".join(grounds))] if grounds else [])]
+
+
+def _kind(advice: str) -> Literal["good", "caution", "neutral"]:
+    if advice.startswith("No recommendation"):
+        return "neutral"
+    return "caution" if advice.startswith("Do not impute") else "good"

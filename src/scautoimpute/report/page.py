@@ -4,7 +4,7 @@ The page needs no script and no network, follows the reader's light or dark them
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar, Literal
@@ -80,7 +80,8 @@ class Figure:
     Attributes
     ----------
     svg
-        What a function of `scautoimpute.report.figures` returns: one panel or several, which flow into the window.
+        What a function of `scautoimpute.report.figures` returns: one panel or several, which flow into the window; or
+        a function without parameters that draws it, called only if a page is made.
     alt
         What the reader would see, for those who do not.
     caption
@@ -89,11 +90,16 @@ class Figure:
         Whether the panels can be read at half the width, so that two stand side by side on a phone.
     """
 
-    svg: str
+    svg: str | Callable[[], str]
     alt: str
     caption: str
     small: bool = False
     shape: ClassVar[str] = "figure"
+
+    @property
+    def drawn(self) -> str:
+        """The SVG elements."""
+        return self.svg if isinstance(self.svg, str) else self.svg()
 
 
 Block = Prose | Verdict | Listing | Table | Figure
