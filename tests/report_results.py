@@ -104,6 +104,7 @@ def _structure(rng, level, n_points):
     rows = [("all types", "ari", min(level / 2, 1)), ("all types", "ari_sd", 0.02)]
     rows += [("all types", name, level / 4 + rng.normal(0, 0.01)) for name in ("silhouette", "silhouette_all_genes")]
     rows += [(name, "log_cv_median", box[2]) for name, box in boxes.items()]
+    rows += [("all types", "log_cv_median", float(np.mean([box[2] for box in boxes.values()])))]
     figure = {"log_cv": boxes, "types": types.tolist(), "type_names": TYPES}
     return rows, figure | {"pca": (around[types] + rng.normal(0, 1, (n_points, 2))).round(3).tolist()}
 

@@ -318,6 +318,7 @@ def test_the_paper_report_says_what_was_found(paper):
     heads = [e["text"] for e in page.all("th")]
     assert {"RMSE", *METHODS.values()} - set(heads) == {"RMSE"}
     assert {f"zeisel, {n:,} cells" for n in SIZES} <= set(heads)
+    assert heads.count("zeisel, all types") == 1  # the variance has a row for each type; clusters have but one
     assert "Someone & Other, Journal 1:1 (2018)" in cells
     assert any("scautoimpute paper data -o report" in cell for cell in cells)
 
@@ -337,6 +338,25 @@ def test_the_report_on_ones_own_data_begins_with_the_recommendation(own):
     assert "good" in first["class"]
     assert page.all("h2")[0]["text"] == "In words"
     assert "Scale" not in [e["text"] for e in page.all("h2")]
+
+
+@pytest.mark.parametrize(
+    ("outcomes", "kind"),
+    [
+        ([True, True], "good"),
+        ([True, False], "caution"),
+        ([True, None], "good"),
+        ([False, None], "bad"),
+        ([None], "neutral"),
+    ],
+)
+def test_the_claims_are_summed_up(tmp_path, outcomes, kind):
+    found = results(n_seeds=1, n_points=5) | {"cells": []}
+    found["claims"] = [{"paper": "p", "ours": "o", "reproduced": outcome} for outcome in outcomes]
+    write_paper_report(found, tmp_path / "r.html")
+    verdict = next(e for e in Page((tmp_path / "r.html").read_text()).elements if "verdict" in e.get("class", ""))
+    assert verdict["class"] == f"verdict {kind}"
+    assert f"Of {len(outcomes)} claims" in verdict["text"]
 
 
 @pytest.mark.parametrize(

@@ -32,16 +32,14 @@ def score_table(
     The table; a cell without a score says why.
     """
     texts, marks = [], {}
+    whole = {""} if len({row.setting for row in rows}) > 1 else {"", "all types"}  # not worth saying
     for number, row in enumerate(rows):
-        texts.append([_head(row), *(_text(row, method, measure) for method in methods)])
+        head = row.dataset if row.setting in whole | {row.dataset} else f"{row.dataset}, {row.setting}"
+        texts.append([head, *(_text(row, method, measure) for method in methods)])
         for method, mark in _row_marks(row, measure).items():
             marks[number, 1 + methods.index(method)] = mark
     titles = titles_of(results)
     return Table(caption, ["data set", *(titles[method] for method in methods)], texts, marks)
-
-
-def _head(row: Row) -> str:
-    return row.dataset if row.setting in {"", "all types", row.dataset} else f"{row.dataset}, {row.setting}"
 
 
 def _text(row: Row, method: str, measure: Measure) -> str:

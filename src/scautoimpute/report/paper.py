@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from . import _parts as parts
 from ._tables import markdown
@@ -74,10 +74,15 @@ def _claims(claims: Sequence[Mapping[str, Any]]) -> list[Block]:
     rows = [[c["paper"], c["ours"], f"{_SIGNS[c['reproduced']]} {_WORDS[c['reproduced']]}"] for c in claims]
     counted = Counter(claim["reproduced"] for claim in claims)
     found = ", ".join(f"{counted[outcome]} {word}" for outcome, word in _WORDS.items() if counted[outcome])
-    kind: Any = "good" if counted[True] == len(claims) else "caution" if counted[True] else "bad"
     columns = ["the paper says", "here", "verdict"]
-    words = Verdict(f"Of {len(claims)} claims, {found}.", kind=kind)
+    words = Verdict(f"Of {len(claims)} claims, {found}.", kind=_kind(counted[True], counted[False]))
     return [words, Table("The paper's words beside what was found.", columns, rows, words=True)]
+
+
+def _kind(reproduced: int, not_reproduced: int) -> Literal["good", "caution", "bad", "neutral"]:
+    if not reproduced:
+        return "bad" if not_reproduced else "neutral"
+    return "caution" if not_reproduced else "good"
 
 
 def _footer(results: Mapping[str, Any]) -> str:
