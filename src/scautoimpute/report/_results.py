@@ -75,7 +75,7 @@ MEASURES: Mapping[str, Measure] = {
     "zeros_in_expressed": Measure("zeros left in expressed genes", 3, True),
     "zero_fraction": Measure("fraction of zeros", 3, None),
     "seconds": Measure("seconds", None, True, takes_work=True),
-    "peak_gb": Measure("peak GB", 2, True, takes_work=True),
+    "peak_gb": Measure("peak GB", None, True, takes_work=True),
 }
 
 
