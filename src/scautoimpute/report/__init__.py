@@ -1,0 +1,8 @@
+"""Reports as one self-contained HTML file: the parts, the drawings, and the reports made of them.
+
+A report computes nothing but its layout, means and spreads over seeds, and which number of a row is best.
+"""
+
+from .page import Figure, Listing, Prose, Section, Table, Verdict, render, write_page
+
+__all__ = ["Figure", "Listing", "Prose", "Section", "Table", "Verdict", "render", "write_page"]

@@ -1,0 +1,89 @@
+"""The report on the paper's experiments: its claims beside what was found, then every table and figure."""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from . import _parts as parts
+from ._tables import markdown
+from .page import Block, Section, Table, Verdict, render, write_page
+
+__all__ = ["paper_markdown", "write_paper_report"]
+
+TITLE = "Do the claims of the AutoImpute paper hold?"
+PAPER = "Talwar, Mongia, Sengupta & Majumdar, Scientific Reports 8:16329 (2018)"
+
+
+def write_paper_report(results: Mapping[str, Any], path: str | Path) -> None:
+    """Write the report on the paper's experiments as one HTML file.
+
+    Parameters
+    ----------
+    results
+        What `results.json` holds.
+    path
+        Of the HTML file.
+    """
+    write_page(path, render(TITLE, _sections(results), subtitle=PAPER, footer=_footer(results)))
+
+
+def paper_markdown(results: Mapping[str, Any]) -> str:
+    """Return the tables of the report as Markdown, for the documentation.
+
+    Parameters
+    ----------
+    results
+        What `results.json` holds.
+
+    Returns
+    -------
+    A page with the same sections; what has no table is left out.
+    """
+    lines = [f"# {TITLE}", "", f"{PAPER}. {_footer(results)}"]
+    for section in _sections(results):
+        tables = [markdown(block) for block in section.blocks if isinstance(block, Table)]
+        lines += ["", f"## {section.title}", *(line for table in tables for line in ("", table))] if tables else []
+    return "\n".join(lines) + "\n"
+
+
+def _sections(results: Mapping[str, Any]) -> list[Section]:
+    return [
+        Section("The claims", _claims(results.get("claims") or [])),
+        parts.zeros(results, "True zeros (Fig. 2)"),
+        parts.recovery(results, "Recovery of hidden entries (Fig. 3, Table S2)"),
+        parts.clusters(results, "Clusters (Table 1)"),
+        parts.variance(results, "Variance within types (Fig. 4)"),
+        parts.separability(results, "Separability (Fig. 5, Table S4)"),
+        parts.molecules(results, "Held-out molecules"),
+        parts.scale(results, "Scale"),
+        parts.usage(results, "Time and memory on each data set", experiments=["structure", "recovery"]),
+        parts.failures(results, "What has no result, and why"),
+        parts.methods_cited(results, "The methods"),
+        parts.provenance(results, "How it was run"),
+    ]
+
+
+_WORDS = {True: "reproduced", False: "not reproduced", None: "not tested here"}
+_SIGNS = {True: "✓", False: "✗", None: "·"}
+
+
+def _claims(claims: Sequence[Mapping[str, Any]]) -> list[Block]:
+    if not claims:
+        return []
+    rows = [[c["paper"], c["ours"], f"{_SIGNS[c['reproduced']]} {_WORDS[c['reproduced']]}"] for c in claims]
+    counted = Counter(claim["reproduced"] for claim in claims)
+    found = ", ".join(f"{counted[outcome]} {word}" for outcome, word in _WORDS.items() if counted[outcome])
+    columns = ["the paper says", "here", "verdict"]
+    words = Verdict(f"Of {len(claims)} claims, {found}.", kind=_kind(counted[True], counted[False]))
+    return [words, Table("The paper's words beside what was found.", columns, rows, words=True)]
+
+
+def _kind(reproduced: int, not_reproduced: int) -> Literal["good", "caution", "bad", "neutral"]:
+    if not reproduced:
+        return "bad" if not_reproduced else "neutral"
+    return "caution" if not_reproduced else "good"
+
+
+def _footer(results: Mapping[str, Any]) -> str:
+    return f"Made by scautoimpute with: {results['manifest'].get('command', 'reproduce')}"
