@@ -4,7 +4,7 @@
     python benchmarks/harm.py --data DIR --methods knn magic
     python benchmarks/harm.py --table                 # only print the tables of the rows there are
 
-Of each data set at most 1,000 cells drawn at random and the 1,000 genes with the most molecules among them; a method
+Of each data set at most 500 cells drawn at random and the 500 genes with the most molecules among them; a method
 runs four times: on counts of which 10 % of the molecules are held out, permuted, with a fifth of the genes permuted,
 and with a spiked-in type. One row per data set, method and seed is appended to `benchmarks/results/harm.csv` as soon as
 it is known; rows already there are not run again.
@@ -127,8 +127,8 @@ def main() -> None:
     parser.add_argument("--sets", nargs="+", default=SETS, help="which data sets, as paths under --data without .h5ad")
     parser.add_argument("--methods", nargs="+", choices=methods.METHODS, default=fast, metavar="NAME")
     parser.add_argument("--seeds", type=int, default=1, help="seeds 0 to N - 1 (default: 1)")
-    parser.add_argument("--cells", type=int, default=1000, help="cells to sample (default: 1000)")
-    parser.add_argument("--genes", type=int, default=1000, help="genes to take (default: 1000)")
+    parser.add_argument("--cells", type=int, default=500, help="cells to sample (default: 500)")
+    parser.add_argument("--genes", type=int, default=500, help="genes to take (default: 500)")
     parser.add_argument("--output", type=Path, default=RESULTS)
     parser.add_argument("--table", action="store_true", help="only print the tables of the rows there are")
     arguments = parser.parse_args()

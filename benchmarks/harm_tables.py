@@ -1,5 +1,6 @@
 """Markdown tables of the rows of the benchmark of harm."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ from scautoimpute.methods import METHODS
 
 __all__ = ["write_tables"]
 
-ABOUT = """At most 1,000 cells drawn at random and the 1,000 genes with the most molecules among them; one seed. Every
+ABOUT = """At most 500 cells drawn at random and the 500 genes with the most molecules among them; one seed. Every
 value in **bold** is beyond the 99 % point of its null. Imputed values are the layer that a user gets at the method's
 defaults: observed values stay where the method was published so.
 
@@ -21,7 +22,7 @@ defaults: observed values stay where the method was published so.
   counts foretell themselves.
 - permuted: gene pairs that correlate beyond the null's 99 % point once each gene has been permuted across cells; 1 %
   is expected.
-- halves: most genes with p < 0.05 between 30 random halves of the largest type (mean in brackets); 5 % are expected.
+- halves: most genes with p < 0.05 between 200 random halves of the largest type (mean in brackets); 5 % are expected.
 - markers: permuted genes with p < 0.05 between types, the other genes being left as they are (before imputation in
   brackets); 5 % are expected.
 - silent: pairs of a gene and a type without any molecule of it that are imputed above 5 % of the expressing type's
@@ -95,5 +96,5 @@ def change(relative: float) -> str:
 
 def left_out(rows: pd.DataFrame) -> list[str]:
     """Say why measures are missing, once for all methods."""
-    notes = sorted({n for note in rows.dropna(subset="cells")["note"].dropna() for n in str(note).split("; ") if n})
+    notes = sorted({n for note in rows.dropna(subset="cells")["note"].dropna() for n in re.split(r"; (?=\w+: )", note)})
     return ["Left out: " + "; ".join(notes) + "."] if notes else []

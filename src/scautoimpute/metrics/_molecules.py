@@ -53,9 +53,16 @@ def totals(counts: Any) -> FloatArray:
 
 def logs_of(counts: Any) -> Any:
     """Ln(1 + counts per 10,000), sparse."""
-    logs = sparse.csr_array(counts, dtype=np.float64, copy=True)
-    logs.data = np.log1p(logs.data * np.repeat(PER_CELL / totals(counts), np.diff(logs.indptr)))
+    logs = rates_of(counts)
+    logs.data = np.log1p(logs.data)
     return logs
+
+
+def rates_of(counts: Any) -> Any:
+    """Counts per 10,000, sparse."""
+    rates = sparse.csr_array(counts, dtype=np.float64, copy=True)
+    rates.data *= np.repeat(PER_CELL / totals(counts), np.diff(rates.indptr))
+    return rates
 
 
 def columns_of(x: Any, genes: NDArray[np.int64]) -> FloatArray:

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
-from ..metrics.expression import FalseMarkers, NullExpression, false_markers, null_differential_expression, tested_types
+from ..metrics.expression import FalseMarkers, NullExpression, false_markers, null_differential_expression
 from ..metrics.gain import Gain, HeldOutMolecules, gains, held_out_molecules, score_molecules
 from ..metrics.rare import RarePull, rare_pull, spike_in
 from ..metrics.signals import PermutedCorrelations, SilentMarkers, permuted_correlations, silent_markers
@@ -159,12 +159,9 @@ def _halves(kept: Any, after: Any, label_N: Any | None, rng: np.random.Generator
 
 
 def _largest(label_N: Any) -> NDArray[np.bool_]:
-    try:
-        return tested_types(label_N, 1)[0]
-    except ValueError:  # one type only, or all of them small
-        names, sizes = np.unique(label_N, return_counts=True)
-        largest: NDArray[np.bool_] = label_N == names[sizes.argmax()]
-        return largest
+    names, sizes = np.unique(label_N, return_counts=True)
+    largest: NDArray[np.bool_] = label_N == names[sizes.argmax()]
+    return largest
 
 
 def _spiked(x: Any, impute: Any, rng: np.random.Generator) -> RarePull:
