@@ -108,6 +108,11 @@ def test_the_verdict_ends_in_words():
     assert verdict.thresholds == {"gene_mean": pytest.approx(0.2326)}
 
 
+def test_large_losses_are_written_out():
+    verdict = judge({"gene_mean": gain(1), "none": gain(-312.4)}, found={})
+    assert "foretold 3,124 % worse than by the counts as they are. Use the counts" in verdict.reason
+
+
 def test_a_verdict_needs_the_gene_mean():
     with pytest.raises(ValueError, match="gain is over none; the gain over gene_mean is needed"):
         judge({"none": gain(1)}, found={})

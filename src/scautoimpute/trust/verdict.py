@@ -140,7 +140,8 @@ def _word(gain: Mapping[str, Gain], sign: Mapping[str, int], invented: bool) -> 
 
 
 def _reason(word: Word, against: str, change: Gain, sign: int) -> str:
-    size = f"{abs(100 * change.relative):.2g} %"
+    percent = abs(100 * change.relative)
+    size = f"{percent:,.0f} %" if percent >= 10 else f"{percent:.2g} %"
     said = f"{size} {'better' if sign > 0 else 'worse'}" if sign else "no better"
     also = ", and signals appear where there are none" if (word, against) == ("harmful", "gene_mean") else ""
     advice = "" if word == "helps" else " Use the counts as they are."
