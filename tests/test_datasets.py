@@ -6,7 +6,7 @@ import pytest
 from scipy import sparse
 
 from scautoimpute import pp
-from scautoimpute.datasets import pbmc68k_reduced, simulate
+from scautoimpute.datasets import pbmc68k_reduced, permute_genes, simulate
 
 
 def test_pbmc_counts_are_exact(shared_data):
@@ -94,3 +94,68 @@ def test_simulation_is_reproducible():
 def test_simulation_parameters_are_checked(parameter, value):
     with pytest.raises(ValueError, match=rf"{parameter} is {value}; allowed is .* to "):
         simulate(**{parameter: value})
+
+
+def test_simulations_of_before_keep_their_bytes():
+    explicit = simulate(structure="types", type_shares=None, library_spread=0.4, n_batches=1)
+    assert (explicit.X != simulate().X).nnz == 0
+    assert simulate(n_cells=60, n_genes=100).X.sum() == 297130  # of the first release
+
+
+def test_without_structure_every_cell_has_one_profile():
+    adata = simulate(n_cells=50, structure="none", random_state=2)
+    truth = adata.layers["truth"].astype(float)
+    profiles = truth / truth.sum(axis=1, keepdims=True)
+    np.testing.assert_allclose(profiles, np.tile(profiles[0], (50, 1)), rtol=1e-5)
+    assert adata.obs["cell_type"].nunique() == 3
+
+
+@pytest.mark.parametrize(("shares", "sizes"), [((0.6, 0.39, 0.01), [120, 78, 2]), ((0.998, 0.001, 0.001), [198, 1, 1])])
+def test_types_have_the_shares_asked_for(shares, sizes):
+    adata = simulate(n_cells=200, n_genes=20, type_shares=shares)
+    assert adata.obs["cell_type"].value_counts(sort=False).to_list() == sizes
+
+
+def test_batches_shift_genes_whatever_the_type():
+    adata = simulate(n_cells=40, n_genes=500, n_batches=2, batch_effect=0.5, marker_share=0, random_state=1)
+    assert sorted(adata.obs["batch"].value_counts()) == [20, 20]
+    truth = adata.layers["truth"].astype(float)
+    profiles = np.log(truth / truth.sum(axis=1, keepdims=True))
+    first = (adata.obs["batch"] == "batch_1").to_numpy()
+    assert np.ptp(profiles[first], axis=0).max() < 1e-4
+    difference = profiles[first][0] - profiles[~first][0]
+    assert np.std(difference) == pytest.approx(0.5 * np.sqrt(2), rel=0.1)
+
+
+def test_library_sizes_spread_as_asked():
+    logs = np.log(simulate(n_cells=400, n_genes=50, library_spread=0.8).layers["truth"].sum(axis=1))
+    assert np.std(logs) == pytest.approx(0.8, rel=0.15)
+    assert np.ptp(np.log(simulate(n_genes=50, library_spread=0).layers["truth"].sum(axis=1))) < 1e-4
+
+
+@pytest.mark.parametrize("shares", [(0.5, 0.5), (0.5, 0.6, -0.1), (0.2, 0.2, 0.2)])
+def test_shares_of_types_are_checked(shares):
+    with pytest.raises(ValueError, match=r"type_shares is .*; give 3 \(n_types\) shares above 0 that sum to 1"):
+        simulate(type_shares=shares)
+
+
+def test_structure_is_checked():
+    with pytest.raises(ValueError, match="structure='some' is not known: choose 'types' or 'none'"):
+        simulate(structure="some")
+
+
+def test_permuted_genes_keep_their_values_and_lose_their_correlations(array_type):
+    adata = simulate(n_cells=200, n_genes=80, dropout=0, library_spread=1.0, random_state=4)
+    before = adata.X.toarray()
+    adata.X = array_type(before)
+    permuted = permute_genes(adata, random_state=1)
+    after = permuted.X.toarray() if sparse.issparse(permuted.X) else permuted.X
+    np.testing.assert_array_equal(np.sort(after, axis=0), np.sort(before, axis=0))
+    assert list(permuted.obs_names) == list(adata.obs_names)
+    assert not permuted.layers
+    sizes = [np.abs(np.corrcoef(x.T)[np.triu_indices(80, 1)]).mean() for x in (before, after)]
+    assert sizes[0] > 0.3
+    assert sizes[1] < 0.08
+    assert np.std(np.log(after.sum(axis=1))) < np.std(np.log(before.sum(axis=1))) / 2
+    again = permute_genes(adata, random_state=1)
+    assert abs(again.X - permuted.X).sum() == 0
