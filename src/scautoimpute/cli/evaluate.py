@@ -20,7 +20,6 @@ from ._evaluation import (
     tell,
     write_report,
 )
-from ._summary import line
 
 __all__ = ["evaluate"]
 
@@ -63,7 +62,6 @@ def evaluate(
             table_only=table,
         )
         tell(results, output)
-        for reason in results["recommendation"]["reasons"]:
-            typer.echo(line("", reason))
-        typer.echo(line("recommendation", results["recommendation"]["text"]))
+        for paragraph in results["recommendation"].split("\n\n"):
+            typer.echo(paragraph)
         write_report(results, output)

@@ -74,5 +74,5 @@ def reproduce(
         )
         tell(results, output)
         for claim in results["claims"]:
-            typer.echo(line(claim["verdict"], f"{claim['text']} Here: {claim['ours']}"))
+            typer.echo(line(claim["verdict"], f"{claim['paper']} Here: {claim['ours']}"))
         write_report(results, output)

@@ -43,7 +43,7 @@ _SUFFIXES = (".csv", ".csv.gz")
 
 
 def find_bulk(dataset: str, *, folders: Iterable[Path]) -> tuple[Path, dict[str | None, str]] | None:
-    """Look for the bulk of a data set: a pair of the table, else ``bulk_NAME.csv``, all of whose columns are replicates.
+    """Look for the bulk of a data set: that of the table, else ``bulk_NAME.csv``, all columns of which are replicates.
 
     Parameters
     ----------
@@ -111,6 +111,8 @@ def read_bulk(path: str) -> "pd.DataFrame":
         table = table.set_index("symbol")
     counts = table.select_dtypes("number")
     if counts.empty or not (counts >= 0).all(axis=None):
-        msg = f"{Path(path).name} holds no bulk counts: give genes in rows, replicates in columns, numbers of at least 0"
+        msg = (
+            f"{Path(path).name} holds no bulk counts: give genes in rows, replicates in columns, numbers of at least 0"
+        )
         raise BadContentError(msg)
     return counts.groupby(level=0).sum()

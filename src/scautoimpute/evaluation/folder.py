@@ -38,7 +38,7 @@ class Folder:
             yield
 
     def begin(self, manifest: dict[str, Any]) -> dict[str, Any]:
-        """Go on with what is there, or refuse to mix; write the manifest and return it, with the data sets of before."""
+        """Go on with what is there, or refuse to mix; write and return the manifest, with the data sets of before."""
         before = self._manifest()
         if before is not None:
             self._refuse_others(before, manifest)

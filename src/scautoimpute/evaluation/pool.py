@@ -65,7 +65,7 @@ def run_tasks(
     with _server() as context:
         try:
             while waiting or running:
-                while len(running) < jobs and (task := _next(waiting, running, ended)):
+                while len(running) < jobs and (task := _next(waiting, running)):
                     note = _why_not(task, ended)
                     if note:
                         finish(task, Outcome("not run", note))
@@ -82,7 +82,7 @@ def run_tasks(
                 child.kill()
 
 
-def _next(waiting: list[Task], running: list["_Child"], ended: dict[str, str]) -> Task | None:
+def _next(waiting: list[Task], running: list["_Child"]) -> Task | None:
     """Take the first task that waits for no other."""
     to_come = {task.name for task in waiting} | {child.task.name for child in running}
     for task in waiting:

@@ -37,7 +37,7 @@ def reproduce(
     retry: bool = False,
     table_only: bool = False,
 ) -> dict[str, Any]:
-    """Run the paper's experiments over the data sets of a folder, every method, and hold its claims against the results.
+    """Run the paper's experiments over the data sets of a folder and hold its claims against the results.
 
     What has ended is kept in `output`, so that the same call goes on where an interrupted one stopped.
 
@@ -136,8 +136,8 @@ def evaluate(
     Raises
     ------
     FileNotFoundError, ValueError
-        If there is no such file, or no counts in it, or `labels` cannot be used, or a name is unknown, or `output` holds
-        the results of others.
+        If there is no such file, or no counts in it, or `labels` cannot be used, or a name is unknown, or `output`
+        holds the results of others.
     BlockingIOError
         If another run is at work in `output`.
     """
@@ -157,7 +157,9 @@ def evaluate(
     with kept.owned():
         data = describe(Path(path).expanduser(), labels=labels)
         if labels is not None and data.labels is None:
-            msg = f"--labels {labels}: {data.facts['note'].partition(':')[0]}; name a column with at least two cell types"
+            msg = (
+                f"--labels {labels}: {data.facts['note'].partition(':')[0]}; name a column with at least two cell types"
+            )
             raise ValueError(msg)
         results = _fill(kept, [data], settings, "evaluation", table_only=table_only)
         results["recommendation"] = recommendation_of(results)
@@ -165,9 +167,7 @@ def evaluate(
     return results
 
 
-def _fill(
-    kept: Folder, datasets: list[DataSet], settings: Settings, kind: str, *, table_only: bool
-) -> dict[str, Any]:
+def _fill(kept: Folder, datasets: list[DataSet], settings: Settings, kind: str, *, table_only: bool) -> dict[str, Any]:
     """Run what has not ended yet, and gather all cells in the order of the plan."""
     tasks = planned(datasets, settings=settings)
     manifest = kept.begin(manifest_of(kind, settings, described(datasets), _notes(tasks, datasets, settings)))

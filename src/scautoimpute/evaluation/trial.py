@@ -54,8 +54,26 @@ class Trial:
         self.peak_gb = max(self.peak_gb, _peak_gb() - held)
 
 
-def impute_layer(trial: Trial, adata: "AnnData", *, scale: str, n_top_genes: Any = N_TOP_GENES) -> Any:
-    """Impute the counts with the method of the task; return the modelled genes, cells × genes, dense, and their names."""
+def impute_layer(
+    trial: Trial, adata: "AnnData", *, layer: str | None, scale: str, n_top_genes: Any = N_TOP_GENES
+) -> Any:
+    """Impute counts with the method of the task.
+
+    Parameters
+    ----------
+    trial
+        Whose method, seed and meter are used.
+    adata, layer
+        Where the counts are; a layer and a record are added to the object.
+    scale
+        Of the result.
+    n_top_genes
+        As in `scautoimpute.methods.impute`.
+
+    Returns
+    -------
+    The modelled genes, cells × genes, dense, and their names.
+    """
     import numpy as np
     from scipy import sparse
 
@@ -66,7 +84,7 @@ def impute_layer(trial: Trial, adata: "AnnData", *, scale: str, n_top_genes: Any
         impute(
             adata,
             method=task.method,
-            layer=task.data.layer,
+            layer=layer,
             n_top_genes=n_top_genes,
             flavor=FLAVOR,
             scale=scale,  # type: ignore[arg-type]

@@ -14,7 +14,7 @@ from typing import Any
 import anndata  # noqa: F401
 import scanpy  # noqa: F401
 import scipy.stats  # noqa: F401
-import sklearn.cluster  # noqa: F401
+import sklearn.cluster
 import sklearn.decomposition  # noqa: F401
 import threadpoolctl
 import torch

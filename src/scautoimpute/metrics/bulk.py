@@ -4,6 +4,7 @@ Shape suffixes: R replicates, G genes.
 """
 
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -132,6 +133,6 @@ def bulk_bins(expression_G: Any, *, n_bins: int = 8) -> Bins:
     if not loud.size:
         return Bins(np.zeros(expression_G.size, dtype=np.int64), ["silent"])
     edges = np.unique(np.quantile(loud, np.linspace(0, 1, n_bins + 1)))
-    labels = [f"{low:.1f} to {high:.1f}" for low, high in zip(edges[:-1], edges[1:], strict=True)] or ["expressed"]
+    labels = [f"{low:.1f} to {high:.1f}" for low, high in pairwise(edges)] or ["expressed"]
     bin_G = 1 + np.clip(np.searchsorted(edges, expression_G, side="right") - 1, 0, len(labels) - 1)
     return Bins(np.where(expression_G > 0, bin_G, 0).astype(np.int64), ["silent", *labels])

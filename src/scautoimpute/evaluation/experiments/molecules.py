@@ -38,7 +38,7 @@ def run(trial: Trial) -> dict[str, Any]:
     kept = AnnData(left, obs=adata.obs[[]].copy(), var=adata.var[[]].copy())
     if trial.task.data.layer is not None:
         kept.layers[trial.task.data.layer] = left
-    x_NG, names = impute_layer(trial, kept, scale="counts")
+    x_NG, names = impute_layer(trial, kept, layer=trial.task.data.layer, scale="counts")
     genes = kept.var_names.get_indexer(names)
     truth_NG, seen_NG = aside[:, genes].toarray(), left[:, genes].toarray().astype(np.float64)
     expected_NG = SHARE / (1 - SHARE) * ((1 - FLOOR) * x_NG + FLOOR * _frequencies(seen_NG))

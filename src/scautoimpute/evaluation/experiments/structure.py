@@ -28,7 +28,7 @@ WHAT = (
 def run(trial: Trial) -> dict[str, Any]:
     """Impute once, then score what needs the types, or of data without types the variance alone."""
     adata = trial.read()
-    x_NG, _ = impute_layer(trial, adata, scale="log2")
+    x_NG, _ = impute_layer(trial, adata, layer=trial.task.data.layer, scale="log2")
     column = trial.task.data.labels
     if column is None:
         return _variance(trial, x_NG, np.full(len(x_NG), "all cells"))

@@ -33,7 +33,7 @@ def run(trial: Trial) -> dict[str, Any]:
     data = trial.task.data
     bulk = read_bulk(str(data.bulk))
     adata = _chosen_genes(trial.read(), set(bulk.index), data.layer)
-    x_NG, names = impute_layer(trial, adata, scale="counts", n_top_genes="all")
+    x_NG, names = impute_layer(trial, adata, layer=trial.task.data.layer, scale="counts", n_top_genes="all")
     figure = {}
     for line, (label, columns) in data.lines.items():
         is_line = np.ones(len(x_NG), dtype=bool) if label is None else np.asarray(adata.obs[data.labels] == label)
@@ -61,7 +61,9 @@ def _chosen_genes(adata: "AnnData", in_bulk: set[str], layer: str | None) -> "An
     kept = processed_matrix(adata, layer=layer, n_top_genes="all").kept
     shared = kept[[name in in_bulk for name in adata.var_names[kept]]]
     if not shared.size:
-        msg = f"no gene is both in the bulk and expressed in the {adata.n_obs} cells: give bulk with the same gene names"
+        msg = (
+            f"no gene is both in the bulk and expressed in the {adata.n_obs} cells: give bulk with the same gene names"
+        )
         raise ValueError(msg)
     drawn = np.random.default_rng(0).permutation(shared)[:MOST_GENES]
     return adata[:, np.sort(drawn)].copy()
