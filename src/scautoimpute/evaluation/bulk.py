@@ -30,8 +30,8 @@ class Pair:
     lines: dict[str | None, str]
 
 
-_FIVE = {line: f"{line}_" for line in ("A549", "H838", "H2228", "H1975", "HCC827")}
-_THREE = {line: _FIVE[line] for line in ("H1975", "H2228", "HCC827")}
+_FIVE: dict[str | None, str] = {line: f"{line}_" for line in ("A549", "H838", "H2228", "H1975", "HCC827")}
+_THREE: dict[str | None, str] = {line: _FIVE[line] for line in ("H1975", "H2228", "HCC827")}
 PAIRS = (
     Pair("tung_NA19098", "bulk_tung_ipsc", {None: "NA19098."}),
     Pair("jurkat_293t", "bulk_jurkat_293t", {"293t": "_293t", "jurkat": "_jurkat"}),

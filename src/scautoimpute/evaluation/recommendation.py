@@ -9,6 +9,7 @@ from .scores import Column, best_within_noise, columns, difference
 __all__ = ["RULE", "recommendation_of"]
 
 _FLOOR, _NONE = "gene_cell_bias", "none"
+_LEAST = 0.01  # a gain that is worth it: of RMSE and deviance this share, of ARI and silhouette so much
 _FLOORS = ("none", "gene_mean", "gene_cell_bias")
 
 RULE = (
@@ -16,6 +17,7 @@ RULE = (
     "alone by more than two standard errors over seeds. Molecules, where the counts are whole: if its deviance at "
     "held-out molecules is below that of no imputation by more than two standard errors. Cell types, where labels were "
     "given: if it raises the adjusted Rand index or the silhouette of no imputation by more than two standard errors. "
+    f"And by at least {_LEAST:.0%} (of RMSE and deviance) or {_LEAST} (of index and silhouette), over two seeds or more. "
     "A method is recommended for what it helps with; if none helps with anything, the advice is not to impute."
 )
 
@@ -60,13 +62,15 @@ def _finding(purpose: str, column: Column, *, floor: str, lower: bool) -> _Findi
         return None
     best, tied = best_within_noise(column, lower=lower, among=rivals)
     gap, error = difference(column, of=best, to=floor)
-    helps = (-gap if lower else gap) > 2 * error
-    means = {name: statistics.fmean(column[name].values()) for name in (best, floor)}
-    others = f" (tied: {', '.join(sorted(tied - {best}))})" if tied - {best} else ""
     n_seeds = len(column[best].keys() & column[floor].keys())
+    means = {name: statistics.fmean(column[name].values()) for name in (best, floor)}
+    least = _LEAST * abs(means[floor]) if lower else _LEAST
+    helps = n_seeds > 1 and (-gap if lower else gap) > max(2 * error, least)
+    others = f" (tied: {', '.join(sorted(tied - {best}))})" if tied - {best} else ""
     text = (
         f"For {purpose}: {best}{others} has {means[best]:.4g}, {floor} {means[floor]:.4g}; difference {gap:+.4g} "
-        f"(standard error {error:.2g} over {n_seeds} seed{'s' * (n_seeds != 1)}) {'helps' if helps else 'does not help'}."
+        f"({f'standard error {error:.2g} over {n_seeds} seeds' if n_seeds > 1 else 'one seed, so noise is not known'}): "
+        f"{'it helps' if helps else 'it does not help'}."
     )
     return purpose, best if helps else "", text
 

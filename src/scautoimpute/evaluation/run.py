@@ -194,7 +194,8 @@ def _run(kept: Folder, to_do: list[Task], cells: dict[str, dict[str, Any]], sett
     from ..progress import progress_bar
 
     ended = {name: cell["status"] for name, cell in cells.items()}
-    bar = progress_bar(round(sum(task.cost for task in to_do), 3), "cells", "s")
+    total = sum(task.cost for task in to_do) + 1e-6  # a sum in another order may be that much more
+    bar = progress_bar(total, "starting", "s")
     bar.bar_format = "{desc} {percentage:3.0f}%|{bar}| {elapsed}<{remaining}"  # its unit is a guess of seconds
     left = len(to_do)
 
@@ -203,7 +204,8 @@ def _run(kept: Folder, to_do: list[Task], cells: dict[str, dict[str, Any]], sett
         kept.keep(task, outcome)
         cells[task.name] = outcome.as_cell(task)
         left -= 1
-        bar.set_description_str(f"{task.experiment} {task.dataset} {task.method}: {outcome.status}; {left} cells left")
+        said = f"{task.experiment} {task.dataset} {task.method}: {outcome.status}; {left:,} left"
+        bar.set_description_str(said, refresh=False)
         bar.update(task.cost)
 
     with bar:

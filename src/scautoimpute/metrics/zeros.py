@@ -63,4 +63,4 @@ def zero_fractions(is_zero_NG: Any, *, bin_G: ArrayLike, n_bins: int) -> NDArray
     bins = np.asarray(bin_G)
     n_genes = np.bincount(bins, minlength=n_bins)
     total = np.bincount(bins, weights=fraction_G, minlength=n_bins)
-    return np.divide(total, n_genes, out=np.full(n_bins, np.nan), where=n_genes > 0)
+    return np.asarray(np.divide(total, n_genes, out=np.full(n_bins, np.nan), where=n_genes > 0))
