@@ -294,6 +294,7 @@ def test_a_folder_of_other_things_is_left_alone(folder, tmp_path):
 def test_logs_are_refused_with_the_name_of_the_file(tmp_path):
     adata = datasets.simulate(n_cells=30, n_genes=60)
     adata.X = np.log1p(adata.X.toarray()) / 3
+    del adata.layers["truth"]
     adata.write_h5ad(tmp_path / "logged.h5ad")
     with pytest.raises(ValueError, match=r"logged\.h5ad: no counts were found"):
         reproduce(tmp_path, output=tmp_path / "out", table_only=True)

@@ -1,5 +1,7 @@
 """Scores of structure, variance and zeros against independent computations."""
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 from scipy.spatial.distance import cdist
@@ -178,6 +180,6 @@ def test_bins_hold_as_many_genes_each_and_the_silent_ones_apart():
     assert np.bincount(bins.bin_G).tolist() == [7] + [10] * 8
     assert bins.labels[0] == "silent"
     order = [expression[bins.bin_G == number] for number in range(1, 9)]
-    assert all(low.max() <= high.min() for low, high in zip(order[:-1], order[1:], strict=True))
+    assert all(low.max() <= high.min() for low, high in pairwise(order))
     assert bulk_bins([0.0, 0.0]).labels == ["silent"]
     assert bulk_bins([0.0, 2.0]).bin_G.tolist() == [0, 1]

@@ -16,7 +16,7 @@ RULE = (
     "The rule. Recovery: a method helps if its RMSE at hidden entries (10 %) is below that of gene and cell effects "
     "alone by more than two standard errors over seeds. Molecules, where the counts are whole: if its deviance at "
     "held-out molecules is below that of no imputation by more than two standard errors. Cell types, where labels were "
-    "given: if it raises the adjusted Rand index or the silhouette of no imputation by more than two standard errors. "
+    "given: if it raises the adjusted Rand index or the silhouette of no imputation by as much. "
     f"And by at least {_LEAST:.0%} (of RMSE and deviance) or {_LEAST} (of index and silhouette), over two seeds or more. "
     "A method is recommended for what it helps with; if none helps with anything, the advice is not to impute."
 )
@@ -70,7 +70,7 @@ def _finding(purpose: str, column: Column, *, floor: str, lower: bool) -> _Findi
     text = (
         f"For {purpose}: {best}{others} has {means[best]:.4g}, {floor} {means[floor]:.4g}; difference {gap:+.4g} "
         f"({f'standard error {error:.2g} over {n_seeds} seeds' if n_seeds > 1 else 'one seed, so noise is not known'}): "
-        f"{'it helps' if helps else 'it does not help'}."
+        f"{'helps' if helps else 'does not help'}."
     )
     return purpose, best if helps else "", text
 

@@ -19,8 +19,9 @@ from .settings import SHARES, SIZES, Settings
 
 __all__ = ["COLUMNS", "MEASURES", "manifest_of", "rows", "write_results"]
 
-COLUMNS = ("experiment", "dataset", "method", "seed", "setting", "measure", "value", "status", "seconds", "peak_gb")
-COLUMNS = (*COLUMNS, "note")
+COLUMNS = (
+    "experiment", "dataset", "method", "seed", "setting", "measure", "value", "status", "seconds", "peak_gb", "note",
+)  # fmt: skip
 
 # What each measure is called, and which end of it is better
 MEASURES: dict[str, dict[str, Any]] = {
@@ -39,8 +40,7 @@ MEASURES: dict[str, dict[str, Any]] = {
     "seconds": {"title": "processor time, one thread", "better": "lower", "unit": "s"},
     "peak_gb": {"title": "peak memory", "better": "lower", "unit": "GB"},
 }
-_LIBRARIES = ("scautoimpute", "numpy", "scipy", "torch", "scikit-learn", "scanpy", "anndata", "magic-impute")
-_LIBRARIES = (*_LIBRARIES, "scvi-tools")
+_LIBRARIES = ("numpy", "scipy", "torch", "scikit-learn", "scanpy", "anndata", "magic-impute", "scvi-tools")
 
 
 def manifest_of(kind: str, settings: Settings, datasets: dict[str, Any], notes: Sequence[str]) -> dict[str, Any]:
@@ -88,7 +88,7 @@ def _versions() -> dict[str, str]:
     from .. import __version__
 
     found = {"scautoimpute": __version__}
-    for library in _LIBRARIES[1:]:
+    for library in _LIBRARIES:
         try:
             found[library] = metadata.version(library)
         except metadata.PackageNotFoundError:

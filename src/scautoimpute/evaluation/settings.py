@@ -62,11 +62,8 @@ class Settings:
         """Return the settings, with all methods and all `allowed` experiments where none are named."""
         from ..methods import METHODS
 
-        chosen = {
-            "methods": _chosen("--methods", methods, tuple(METHODS)),
-            "experiments": _chosen("--experiments", experiments, tuple(allowed)),
-        }
-        return cls(**chosen, **others)
+        of_methods = _chosen("--methods", methods, tuple(METHODS))
+        return cls(methods=of_methods, experiments=_chosen("--experiments", experiments, tuple(allowed)), **others)
 
 
 def _chosen(option: str, asked: Sequence[str] | None, allowed: tuple[str, ...]) -> tuple[str, ...]:

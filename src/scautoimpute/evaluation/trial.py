@@ -6,16 +6,19 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from .task import Task
 
 if TYPE_CHECKING:
     from anndata import AnnData
 
+    from ..scales import Scale
+
 __all__ = ["FLAVOR", "N_TOP_GENES", "Trial", "impute_layer"]
 
-N_TOP_GENES, FLAVOR = 1000, "cv"  # the paper's recipe
+N_TOP_GENES = 1000  # the paper's recipe
+FLAVOR: Literal["cv"] = "cv"
 
 
 class Trial:
@@ -55,7 +58,7 @@ class Trial:
 
 
 def impute_layer(
-    trial: Trial, adata: "AnnData", *, layer: str | None, scale: str, n_top_genes: Any = N_TOP_GENES
+    trial: Trial, adata: "AnnData", *, layer: str | None, scale: "Scale", n_top_genes: Any = N_TOP_GENES
 ) -> Any:
     """Impute counts with the method of the task.
 
@@ -87,13 +90,14 @@ def impute_layer(
             layer=layer,
             n_top_genes=n_top_genes,
             flavor=FLAVOR,
-            scale=scale,  # type: ignore[arg-type]
+            scale=scale,
             key_added="_imputed",
             random_state=np.random.default_rng([task.seed, 2]),
         )
     names = adata.uns["_imputed"]["genes"]
-    layer = adata.layers["_imputed"][:, adata.var_names.get_indexer(names)]
-    return np.asarray(layer.toarray() if sparse.issparse(layer) else layer, dtype=np.float64), names
+    imputed: Any = adata.layers["_imputed"]
+    of_genes = imputed[:, adata.var_names.get_indexer(names)]
+    return np.asarray(of_genes.toarray() if sparse.issparse(of_genes) else of_genes, dtype=np.float64), names
 
 
 def _forget_peak() -> None:
