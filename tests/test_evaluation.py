@@ -97,11 +97,21 @@ def test_without_imputation_zeros_are_the_observed_ones(run, folder):
     assert filled["figure"]["lines"]["all cells"]["zero_fraction"][-1] == 0
 
 
+def test_the_fraction_of_zeros_left_is_that_of_the_counts_without_imputation(run, folder):
+    from scautoimpute import read
+
+    x = read(folder / "untyped.h5ad").X.toarray()
+    modelled = (x >= 3).sum(axis=0) >= 3
+    scores = cells_of(run[1], experiment="structure", dataset="untyped", method="none")[0]["scores"]
+    (left,) = [s["value"] for s in scores if s["measure"] == "zero_fraction"]
+    assert left == pytest.approx((x[:, modelled] == 0).mean())
+
+
 def test_sets_without_types_are_left_out_of_what_needs_them_and_it_is_said(run):
     _, results = run
     for name, why in (("untyped", "no column 'cell_type'"), ("single", "1 class in 36 cells")):
         (cell, *_) = cells_of(results, experiment="structure", dataset=name)
-        assert {s["measure"] for s in cell["scores"]} == {"log_cv_median"}
+        assert {s["measure"] for s in cell["scores"]} == {"log_cv_median", "zero_fraction"}
         assert any(note.startswith(name) and why in note for note in results["manifest"]["notes"])
     (cell, *_) = cells_of(results, experiment="structure", dataset="typed")
     assert {"ari", "ari_sd", "silhouette", "silhouette_all_genes"} <= {s["measure"] for s in cell["scores"]}
@@ -337,3 +347,50 @@ def test_a_file_of_another_format_is_evaluated(tmp_path):
     adata.to_df().to_csv(tmp_path / "mine.csv")
     results = evaluate(tmp_path / "mine.csv", output=tmp_path / "out", methods=["none"], seeds=1)
     assert {cell["status"] for cell in results["cells"]} == {"done"}
+
+
+# ------------------------------------------------------------------------------------------------ the command line
+
+
+def command(*words):
+    from typer.testing import CliRunner
+
+    from scautoimpute.cli import app
+
+    return CliRunner().invoke(app, [str(word) for word in words])
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["reproduce", "{empty}", "-o", "{out}"], "has no .h5ad file"),
+        (["reproduce", "{sets}", "-o", "{out}", "-e", "recovery,fig7"], "--experiments 'fig7' is not known"),
+        (["evaluate", "{empty}/x.h5ad", "-o", "{out}"], "does not exist"),
+        (["evaluate", "{sets}/typed.h5ad", "-o", "{out}", "--labels", "kind"], "--labels kind: no column 'kind'"),
+        (["evaluate", "{sets}/typed.h5ad", "-o", "{sets}"], "no manifest.json"),
+    ],
+)
+def test_commands_say_in_one_line_what_is_wrong(folder, tmp_path, words, said):
+    (tmp_path / "empty").mkdir()
+    places = {"sets": folder, "empty": tmp_path / "empty", "out": tmp_path / "out"}
+    result = command(*(word.format(**places) for word in words))
+    assert result.exit_code == 1
+    assert said in result.stderr
+    assert result.stderr.startswith("error: ")
+    assert result.stderr.count("\n") == 1
+
+
+def test_commands_end_in_claims_a_recommendation_and_a_report(folder, tmp_path):
+    pytest.importorskip("scautoimpute.report")
+    out = tmp_path / "out"
+    told = command(
+        "reproduce", folder, "-o", out, "-m", "none,gene_mean", "-e", "recovery", "-d", "typed", "--seeds", 1
+    )
+    assert told.exit_code == 0, told.output
+    assert "The lowest RMSE of all methods" in told.stdout
+    assert "2 done" in told.stdout
+    assert (out / "report.html").read_text().startswith("<!")
+    told = command("evaluate", folder / "typed.h5ad", "-o", tmp_path / "mine", "-m", "none,alra", "--seeds", 1)
+    assert told.exit_code == 0, told.output
+    assert "The rule." in told.stdout
+    assert (tmp_path / "mine" / "report.html").exists()

@@ -17,7 +17,7 @@ RULE = (
     "alone by more than two standard errors over seeds. Molecules, where the counts are whole: if its deviance at "
     "held-out molecules is below that of no imputation by more than two standard errors. Cell types, where labels were "
     "given: if it raises the adjusted Rand index or the silhouette of no imputation by as much. "
-    f"And by at least {_LEAST:.0%} (of RMSE and deviance) or {_LEAST} (of index and silhouette), over two seeds or more. "
+    f"And by at least {_LEAST:.0%} (of RMSE, deviance) or {_LEAST} (of index, silhouette), over two or more seeds. "
     "A method is recommended for what it helps with; if none helps with anything, the advice is not to impute."
 )
 
@@ -69,7 +69,7 @@ def _finding(purpose: str, column: Column, *, floor: str, lower: bool) -> _Findi
     others = f" (tied: {', '.join(sorted(tied - {best}))})" if tied - {best} else ""
     text = (
         f"For {purpose}: {best}{others} has {means[best]:.4g}, {floor} {means[floor]:.4g}; difference {gap:+.4g} "
-        f"({f'standard error {error:.2g} over {n_seeds} seeds' if n_seeds > 1 else 'one seed, so noise is not known'}): "
+        f"({f'standard error {error:.2g}, {n_seeds} seeds' if n_seeds > 1 else 'one seed, so noise is not known'}): "
         f"{'helps' if helps else 'does not help'}."
     )
     return purpose, best if helps else "", text

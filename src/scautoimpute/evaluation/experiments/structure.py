@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..trial import Trial, impute_layer
+from ..trial import FLAVOR, N_TOP_GENES, Trial, impute_layer
 
 if TYPE_CHECKING:
+    from anndata import AnnData
     from numpy.typing import NDArray
 
 __all__ = ["WHAT", "run"]
@@ -21,7 +22,7 @@ WHAT = (
     "The counts of the recipe's 1000 genes are imputed as a user would, without the labels. k-means with as many "
     f"clusters as there are types on log2(x + 1), {N_RESTARTS} restarts, adjusted Rand index; the coefficient of "
     "variation of every gene within each type, anti-logged, its natural log; the first two principal components and "
-    "the average silhouette of the types on them (and on all genes)."
+    "the average silhouette of the types on them (and on all genes); the fraction of zeros that is left."
 )
 
 
@@ -29,6 +30,7 @@ def run(trial: Trial) -> dict[str, Any]:
     """Impute once, then score what needs the types, or of data without types the variance alone."""
     adata = trial.read()
     x_NG, _ = impute_layer(trial, adata, layer=trial.task.data.layer, scale="log2")
+    trial.score("all cells", {"zero_fraction": _zeros_left(trial, adata, x_NG)})
     column = trial.task.data.labels
     if column is None:
         return _variance(trial, x_NG, np.full(len(x_NG), "all cells"))
@@ -36,6 +38,15 @@ def run(trial: Trial) -> dict[str, Any]:
     types = adata.obs[column].to_numpy()[known].astype(str)
     x_NG = x_NG[known]
     return _variance(trial, x_NG, types) | _clusters_and_components(trial, x_NG, types)
+
+
+def _zeros_left(trial: Trial, adata: "AnnData", x_NG: "NDArray[np.float64]") -> float:
+    """Fraction of entries that count as zero, for which the cell's own scale is needed."""
+    from ..._recipe import processed_matrix
+    from ...metrics import counts_as_zero
+
+    recipe = processed_matrix(adata, layer=trial.task.data.layer, n_top_genes=N_TOP_GENES, flavor=FLAVOR)
+    return float(counts_as_zero((np.exp2(x_NG) - 1) * recipe.size_factor[:, None]).mean())
 
 
 def _variance(trial: Trial, x_NG: "NDArray[np.float64]", types: Any) -> dict[str, Any]:
