@@ -174,6 +174,19 @@ def test_other_data_of_the_same_name_are_refused(folder, tmp_path):
         evaluate(sets / "a.h5ad", output=tmp_path / "out", methods=["none"], table_only=True)
 
 
+def test_a_second_run_into_a_folder_is_refused_while_the_first_lives(run, folder):
+    from scautoimpute._lock import sole_owner
+
+    output, results = run
+    with (
+        sole_owner(output),
+        pytest.raises(BlockingIOError, match=f"process {os.getpid()} is at work in .*: let it finish"),
+    ):
+        reproduce(folder, output=output, methods=["none"])
+    assert json.loads((output / "manifest.json").read_text())["created"] == results["manifest"]["created"]
+
+
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="signals")
 def test_an_interrupted_run_goes_on_and_a_second_one_beside_it_is_refused(folder, tmp_path):
     output = tmp_path / "out"

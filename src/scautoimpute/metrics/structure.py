@@ -79,7 +79,7 @@ def silhouette(x_NG: Any, *, types: ArrayLike, random_state: int = 0) -> float:
     Examples
     --------
     >>> round(silhouette(np.array([[0.0], [1.0], [9.0], [10.0]]), types=list("aabb")), 3)
-    0.888
+    0.889
     """
     from sklearn.metrics import silhouette_score
 
@@ -105,7 +105,7 @@ def first_components(x_NG: Any, *, n_components: int = 2) -> tuple[NDArray[np.fl
     Examples
     --------
     >>> coordinates, explained = first_components(np.array([[0.0, 0.0], [2.0, 0.0], [4.0, 0.0]]), n_components=1)
-    >>> np.abs(coordinates).ravel().tolist(), explained.tolist()
+    >>> np.abs(coordinates).ravel().round(6).tolist(), explained.round(6).tolist()
     ([2.0, 0.0, 2.0], [1.0])
     """
     from sklearn.decomposition import PCA
