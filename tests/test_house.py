@@ -16,7 +16,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 import scautoimpute
-from scautoimpute import AutoImpute, apply, datasets, io, methods, metrics, pl, pp, tl, trust
+from scautoimpute import AutoImpute, apply, datasets, evaluation, io, methods, metrics, pl, pp, tl, trust
 
 ROOT = Path(__file__).parents[1]
 SOURCE = ROOT / "src" / "scautoimpute"
@@ -28,7 +28,7 @@ MODULES = ["scautoimpute", *(name for name in FOUND if name != "scautoimpute.__m
 VERBS = {
     f"{home.__name__.split('.')[-1]}.{name}": getattr(home, name) for home in (pp, tl, pl) for name in home.__all__
 }
-HOMES = (apply, datasets, metrics, io, methods, trust)
+HOMES = (apply, datasets, evaluation, io, methods, metrics, trust)
 OTHERS = {f"{h.__name__.split('.')[-1]}.{n}": getattr(h, n) for h in HOMES for n in h.__all__}
 FUNCTIONS = {name: value for name, value in (VERBS | OTHERS).items() if inspect.isfunction(value)}
 METHODS = {

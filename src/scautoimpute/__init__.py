@@ -4,7 +4,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from . import datasets, io, methods, metrics, pl, pp, tl, trust
+    from . import datasets, evaluation, io, methods, metrics, pl, pp, tl, trust
     from .apply import impute_file
     from .autoimpute import AutoImpute
     from .errors import MissingDependencyError, NotFittedError
@@ -17,6 +17,7 @@ __all__ = [
     "MissingDependencyError",
     "NotFittedError",
     "datasets",
+    "evaluation",
     "impute_file",
     "io",
     "methods",

@@ -4,7 +4,7 @@ The summary goes to stdout, everything else to stderr. Heavy libraries are impor
 `--help` answers at once.
 """
 
-from . import demo, impute, info, tune
+from . import demo, evaluate, impute, info, reproduce, tune
 from ._app import app, main
 
-__all__ = ["app", "demo", "impute", "info", "main", "tune"]
+__all__ = ["app", "demo", "evaluate", "impute", "info", "main", "reproduce", "tune"]

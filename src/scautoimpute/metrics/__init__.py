@@ -1,13 +1,18 @@
 """Scores that say whether imputation helps, and measures of the harm it may do; nothing here knows a model."""
 
+from .bulk import Bins, bulk_bins, bulk_expression, tmm_factors
 from .expression import FalseMarkers, NullExpression, false_markers, null_differential_expression
 from .gain import Gain, HeldOutMolecules, held_out_molecules, molecule_gain, score_molecules
 from .rare import RarePull, rare_pull, spike_in
 from .recovery import Hidden, gene_cell_bias, gene_mean, hide_entries, recovery_scores
 from .signals import PermutedCorrelations, SilentMarkers, permuted_correlations, silent_markers
 from .smoothing import CorrelationShift, NeighbourVariance, correlation_shift, neighbour_variance_share
+from .structure import cluster_agreement, first_components, silhouette
+from .variance import five_numbers, log_variation, variation_by_type
+from .zeros import counts_as_zero, zero_fractions
 
 __all__ = [
+    "Bins",
     "CorrelationShift",
     "FalseMarkers",
     "Gain",
@@ -18,12 +23,19 @@ __all__ = [
     "PermutedCorrelations",
     "RarePull",
     "SilentMarkers",
+    "bulk_bins",
+    "bulk_expression",
+    "cluster_agreement",
     "correlation_shift",
+    "counts_as_zero",
     "false_markers",
+    "first_components",
+    "five_numbers",
     "gene_cell_bias",
     "gene_mean",
     "held_out_molecules",
     "hide_entries",
+    "log_variation",
     "molecule_gain",
     "neighbour_variance_share",
     "null_differential_expression",
@@ -32,5 +44,9 @@ __all__ = [
     "recovery_scores",
     "score_molecules",
     "silent_markers",
+    "silhouette",
     "spike_in",
+    "tmm_factors",
+    "variation_by_type",
+    "zero_fractions",
 ]

@@ -1,0 +1,133 @@
+"""What is said in words, from tables made for the purpose."""
+
+import statistics
+
+import numpy as np
+import pytest
+
+from scautoimpute.evaluation.claims import claims_of
+from scautoimpute.evaluation.recommendation import recommendation_of
+from scautoimpute.evaluation.scores import best_within_noise, columns, difference
+
+
+def cells(experiment, measure, setting, values, *, dataset="a", noise=0.01):
+    """One cell per method and seed; all methods share the noise of a seed, and each has half as much of its own."""
+    rng = np.random.default_rng(0)
+    shared = rng.normal(0, noise, 3)
+    return [
+        {
+            "experiment": experiment,
+            "dataset": dataset,
+            "method": method,
+            "seed": seed,
+            "asked": {},
+            "status": "done",
+            "note": "",
+            "scores": [
+                {"setting": setting, "measure": measure, "value": value + shared[seed] + rng.normal(0, noise / 2)}
+            ],
+        }
+        for method, value in values.items()
+        for seed in range(3)
+    ]
+
+
+def claim(found, words):
+    (one,) = [c for c in claims_of({"cells": found}) if words in c["paper"]]
+    return one
+
+
+def test_what_was_not_run_is_not_tested():
+    assert {c["verdict"] for c in claims_of({"cells": []})} == {"not tested"}
+
+
+@pytest.mark.parametrize(("ours", "reproduced"), [(1.0, True), (3.0, False)])
+def test_the_lowest_error(ours, reproduced):
+    found = cells("recovery", "rmse", "10%", {"autoimpute": ours, "als": 2.0, "autoimpute-paper": 0.5})
+    one = claim(found, "RMSE")
+    assert one["reproduced"] is reproduced
+    assert ("lower than it: a 10% (als)" in one["ours"]) is not reproduced
+    assert "autoimpute-paper" not in one["ours"]
+
+
+def test_clusters_best_or_tied_on_five_of_eight():
+    sets = {f"set{i}": 0.9 if i < 5 else 0.1 for i in range(8)}
+    found = [c for name, ari in sets.items() for c in aris(name, ari)]
+    assert claim(found, "five of eight")["reproduced"] is True
+    assert "best on 5 and tied-best on 0 of 8" in claim(found, "five of eight")["ours"]
+    fewer = [c for name, ari in sets.items() for c in aris(name, ari if name != "set0" else 0.1)]
+    assert claim(fewer, "five of eight")["reproduced"] is False
+    worse = claim(fewer, "at least as well")
+    assert worse["reproduced"] is False
+    assert "set0 (-0." in worse["ours"]
+
+
+def aris(dataset, ari):
+    return cells("structure", "ari", "all types", {"autoimpute": ari, "none": 0.5, "magic": 0.6}, dataset=dataset)
+
+
+def test_what_is_within_noise_is_tied():
+    found = cells("recovery", "rmse", "10%", {"autoimpute": 1.0, "als": 1.0001, "knn": 2.0}, noise=0.05)
+    (column,) = columns(found, experiment="recovery", measure="rmse").values()
+    best, tied = best_within_noise(column, lower=True)
+    assert tied == {"autoimpute", "als"}
+    assert best in tied
+    gap, error = difference(column, of="knn", to="als")
+    by_hand = [column["knn"][seed] - column["als"][seed] for seed in range(3)]
+    assert gap == pytest.approx(statistics.fmean(by_hand))
+    assert error == pytest.approx(np.std(by_hand, ddof=1) / np.sqrt(3))
+
+
+def test_scale_is_reproduced_by_the_largest_size_alone():
+    def sizes(status):
+        return [
+            {"experiment": "scale", "dataset": f"a@{n}", "method": method, "seed": 0, "asked": {"n_cells": n}}
+            | {"status": ended, "note": "", "scores": []}
+            for n in (1000, 68_000)
+            for method, ended in (("autoimpute", "done" if n == 1000 else status), ("als", "timed out"))
+        ]
+
+    assert claim(sizes("done"), "68,000")["reproduced"] is True
+    assert "als not" in claim(sizes("done"), "68,000")["ours"]
+    assert claim(sizes("out of memory"), "68,000")["reproduced"] is False
+
+
+# ------------------------------------------------------------------------------------------------ advice
+
+
+def advice(**values):
+    recovery = {"gene_cell_bias": 2.0} | values
+    return recommendation_of({"cells": cells("recovery", "rmse", "10%", recovery)}).split("\n\n")
+
+
+def test_what_helps_is_recommended():
+    first, reason, *_ = advice(autoimpute=1.5, als=1.7)
+    assert first.startswith("Use autoimpute for recovering hidden entries")
+    assert "autoimpute has 1.5" in reason
+    assert "helps" in reason
+
+
+@pytest.mark.parametrize("best", [2.5, 2.0, 1.995])  # worse, alike, better by less than is worth it
+def test_where_nothing_helps_the_advice_is_not_to_impute(best):
+    first, reason, *_ = advice(autoimpute=best, als=2.6)
+    assert first.startswith("Do not impute these data")
+    assert "does not help" in reason
+
+
+def test_one_seed_is_no_evidence():
+    found = [c for c in cells("recovery", "rmse", "10%", {"gene_cell_bias": 2.0, "als": 1.0}) if c["seed"] == 0]
+    text = recommendation_of({"cells": found})
+    assert text.startswith("Do not impute")
+    assert "one seed, so noise is not known" in text
+
+
+def test_too_few_methods_give_no_advice():
+    assert recommendation_of({"cells": []}).startswith("No recommendation")
+
+
+def test_with_types_both_answers_are_given():
+    found = cells("recovery", "rmse", "10%", {"gene_cell_bias": 2.0, "als": 1.0})
+    found += cells("structure", "ari", "all types", {"none": 0.8, "als": 0.6})
+    first = recommendation_of({"cells": found}).split("\n\n")[0]
+    assert "Use als for recovering hidden entries" in first
+    assert "Nothing helps with clusters that agree with the given types" in first
