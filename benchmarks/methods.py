@@ -70,7 +70,10 @@ def command_line(data: str, method: str, folder: Path) -> dict[str, Any]:
         output = Path(place) / "imputed.h5ad"
         command = [sys.executable, "-m", "scautoimpute", "impute", str(source), "--output", str(output)]
         started = time.perf_counter()
-        subprocess.run([*command, "--method", method, *COMMAND_LINE, *options], check=True, stdout=subprocess.DEVNULL)
+        command += ["--method", method, *COMMAND_LINE, *options]
+        done = subprocess.run(command, check=False, capture_output=True, text=True)
+        if done.returncode:
+            raise RuntimeError(last_line(done))
         used = resource.getrusage(resource.RUSAGE_CHILDREN)
         times = elapsed(started, used.ru_utime + used.ru_stime)
         size = written(source, output)
@@ -210,8 +213,11 @@ def run(kind: str, data: str, method: str, folder: Path, arguments: argparse.Nam
         return row | {"note": f"stopped after {arguments.limit:.0f} s"}
     if done.returncode == 0:
         return row | json.loads(done.stdout.splitlines()[-1])
-    last = (done.stderr.strip().splitlines() or [f"ended with code {done.returncode}"])[-1]
-    return row | {"note": last[:300]}
+    return row | {"note": last_line(done)}
+
+
+def last_line(done: "subprocess.CompletedProcess[str]") -> str:
+    return (done.stderr.strip().splitlines() or [f"ended with code {done.returncode}"])[-1][:300]
 
 
 def finished(path: Path) -> "pd.DataFrame":
