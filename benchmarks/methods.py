@@ -4,6 +4,7 @@
     python benchmarks/methods.py --data DIR           # DIR holds paper/blakeley.h5ad, paper/zeisel.h5ad, extra/…
     python benchmarks/methods.py --golden DIR         # and stored outputs of the original programs
     python benchmarks/methods.py --data DIR --cli     # each through the command line, in place of the recovery test
+    python benchmarks/methods.py --merge FILE.csv     # rows of another --output take the place of those there are
     python benchmarks/methods.py --table              # only print the tables of the rows there are
 
 Recovery: counts go through the paper's recipe (1000 genes by coefficient of variation, log2), 10 % of the non-zeros are
@@ -224,6 +225,12 @@ def finished(path: Path) -> "pd.DataFrame":
     return pd.read_csv(path) if path.exists() else pd.DataFrame(columns=COLUMNS)
 
 
+def merged(paths: list[Path]) -> "pd.DataFrame":
+    """Rows of all files; of the same run those of the last one."""
+    together = pd.concat([pd.read_csv(path, dtype=object) for path in paths], ignore_index=True)
+    return together.drop_duplicates(["kind", "data", "method"], keep="last")[COLUMNS]
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, help="folder of data sets")
@@ -235,6 +242,7 @@ def main() -> None:
     parser.add_argument("--limit", type=float, default=3600, help="seconds after which a run is stopped")
     parser.add_argument("--cli", nargs="?", const="paper/zeisel", help="through the command line, on this data set")
     parser.add_argument("--output", type=Path, default=RESULTS)
+    parser.add_argument("--merge", type=Path, nargs="+", help="files of rows that are to be in the output too")
     parser.add_argument("--table", action="store_true", help="only print the tables of the rows there are")
     parser.add_argument("--one", nargs=4, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
@@ -243,7 +251,9 @@ def main() -> None:
         kinds = {"recovery": recovery, "original": original, "cli": command_line}
         print(json.dumps(kinds[kind](data, method, Path(folder))))
         return
-    if not arguments.table:
+    if arguments.merge:
+        merged([arguments.output, *arguments.merge]).to_csv(arguments.output, index=False)
+    elif not arguments.table:
         run_all(arguments)
     from methods_tables import write_tables
 

@@ -61,3 +61,14 @@ def test_a_file_that_does_not_hold_what_it_should_is_told(benchmark, counts, tmp
     made.write_h5ad(output)
     with pytest.raises(RuntimeError, match=r"imputed\.h5ad does not hold a finite, non-negative layer"):
         benchmark.written(source, output)
+
+
+def test_rows_of_another_file_take_the_place_of_the_same(benchmark, tmp_path):
+    old, new = tmp_path / "old.csv", tmp_path / "new.csv"
+    head = ",".join(benchmark.COLUMNS)
+    blank = "," * (len(benchmark.COLUMNS) - 4)
+    old.write_text(f"{head}\nrecovery,zeisel,scvi{blank},not run\nrecovery,zeisel,knn,1799{blank}\n")
+    new.write_text(f"{head}\nrecovery,zeisel,scvi,1799{blank}\n")
+    merged = benchmark.merged([old, new]).set_index("method")
+    assert merged["cells"].to_dict() == {"knn": "1799", "scvi": "1799"}
+    assert merged["note"].isna().all()
