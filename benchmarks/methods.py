@@ -3,19 +3,24 @@
     python -m pip install -e ".[compare]"             # adds MAGIC; ".[scvi]" adds scVI
     python benchmarks/methods.py --data DIR           # DIR holds paper/blakeley.h5ad, paper/zeisel.h5ad, extra/…
     python benchmarks/methods.py --golden DIR         # and stored outputs of the original programs
+    python benchmarks/methods.py --data DIR --cli     # each through the command line, in place of the recovery test
+    python benchmarks/methods.py --merge FILE.csv     # rows of another --output take the place of those there are
     python benchmarks/methods.py --table              # only print the tables of the rows there are
 
 Recovery: counts go through the paper's recipe (1000 genes by coefficient of variation, log2), 10 % of the non-zeros are
 hidden, each method imputes what is visible in a process of its own with one thread, and is scored at what was hidden.
-Rows already in `benchmarks/results/methods.csv` are not run again.
+With --cli the counts of a file go through `scautoimpute impute --method …`, start to end, and the file that it wrote is
+read again. Rows already in `benchmarks/results/methods.csv` are not run again.
 """
 
 import argparse
 import json
 import os
 import re
+import resource
 import subprocess
 import sys
+import tempfile
 import time
 import warnings
 from collections.abc import Iterator
@@ -29,9 +34,10 @@ HERE = Path(__file__).parent
 RESULTS = HERE / "results" / "methods.csv"
 SETS = ("paper/blakeley", "paper/zeisel", "extra/pbmc_zheng_combined_9k")
 PORTS = ("scimpute", "drimpute", "alra", "magic")
-SECONDS_FOR_ONE = 3600
+COMMAND_LINE = ["--n-top-genes", "1000"]
+SHORTENED = {"autoimpute-paper": ("paper/blakeley", ["--max-epochs", "100"], "100 of its 7000 epochs")}
 COLUMNS = ["kind", "data", "method", "cells", "genes", "rmse", "mae", "nmse", "r", "r_imputed"]
-COLUMNS += ["seconds", "original_seconds", "peak_gb", "note"]
+COLUMNS += ["seconds", "cpu_seconds", "original_seconds", "peak_gb", "note"]
 
 
 # ---------------------------------------------------------------------------------------------- one run
@@ -49,12 +55,49 @@ def recovery(data: str, method: str, folder: Path) -> dict[str, Any]:
     load(method)
     forget_peak()
     before = current_gb()
-    started = time.perf_counter()
+    started, cpu_before = time.perf_counter(), time.process_time()
     imputed = methods.impute_matrix(hidden.visible, method=method, rng=np.random.default_rng([0, 2]))
-    seconds = time.perf_counter() - started
+    times = elapsed(started, time.process_time() - cpu_before)
     scores = recovery_scores(hidden.truth, imputed[hidden.rows, hidden.cols])
     size = {"cells": full.shape[0], "genes": full.shape[1]}
-    return {**size, **scores, "seconds": round(seconds, 2), "peak_gb": round(peak_gb() - before, 2)}
+    return {**size, **scores, **times, "peak_gb": round(peak_gb() - before, 2)}
+
+
+def command_line(data: str, method: str, folder: Path) -> dict[str, Any]:
+    """Impute a file by the command line; read what it wrote."""
+    options, note = SHORTENED[method][1:] if method in SHORTENED else ([], "")
+    source = folder / f"{data}.h5ad"
+    with tempfile.TemporaryDirectory() as place:
+        output = Path(place) / "imputed.h5ad"
+        command = [sys.executable, "-m", "scautoimpute", "impute", str(source), "--output", str(output)]
+        started = time.perf_counter()
+        command += ["--method", method, *COMMAND_LINE, *options]
+        done = subprocess.run(command, check=False, capture_output=True, text=True)
+        if done.returncode:
+            raise RuntimeError(last_line(done))
+        used = resource.getrusage(resource.RUSAGE_CHILDREN)
+        times = elapsed(started, used.ru_utime + used.ru_stime)
+        size = written(source, output)
+    return {**size, **times, "peak_gb": round(used.ru_maxrss * 1024 / 1e9, 2), "note": note}
+
+
+def written(source: Path, output: Path) -> dict[str, Any]:
+    """Size of what was imputed, if the file has it for every cell and gene of the source and nothing else changed."""
+    import anndata
+    from scipy import sparse
+
+    given, made = anndata.read_h5ad(source), anndata.read_h5ad(output)
+    layer = made.layers["imputed"]
+    values = layer.data if sparse.issparse(layer) else layer
+    is_kept = made.obs_names.equals(given.obs_names) and made.var_names.equals(given.var_names)
+    if not is_kept or (made.X != given.X).sum() or not np.isfinite(values).all() or values.min() < 0:
+        msg = f"{output.name} does not hold a finite, non-negative layer for the cells and genes of {source.name}"
+        raise RuntimeError(msg)
+    return {"cells": made.n_obs, "genes": len(made.uns["imputed"]["genes"])}
+
+
+def elapsed(started: float, cpu_seconds: float) -> dict[str, float]:
+    return {"seconds": round(time.perf_counter() - started, 3), "cpu_seconds": round(cpu_seconds, 3)}
 
 
 def original(data: str, method: str, golden: Path) -> dict[str, Any]:
@@ -66,16 +109,15 @@ def original(data: str, method: str, golden: Path) -> dict[str, Any]:
     load(method)
     forget_peak()
     before = current_gb()
-    started = time.perf_counter()
+    started, cpu_before = time.perf_counter(), time.process_time()
     result = record.impute(x, rng=np.random.default_rng(1), **options)
-    seconds = time.perf_counter() - started
+    times = elapsed(started, time.process_time() - cpu_before)
     ours = getattr(result, "values", result)
     given = x.toarray()
     changed = ~np.isclose(stored, given, atol=1e-3)
     comparison = {"r": correlation(ours, stored), "r_imputed": correlation(ours[changed], stored[changed])}
     size = {"cells": x.shape[0], "genes": x.shape[1]}
-    times = {"seconds": round(seconds, 3), "original_seconds": seconds_then}
-    return {**size, **comparison, **times, "peak_gb": round(peak_gb() - before, 2)}
+    return {**size, **comparison, **times, "original_seconds": seconds_then, "peak_gb": round(peak_gb() - before, 2)}
 
 
 def load(method: str) -> None:
@@ -150,31 +192,43 @@ def tasks(arguments: argparse.Namespace) -> Iterator[tuple[str, str, str, Path]]
         for method in PORTS:
             for data in ("mix150", "blake30") if method != "magic" else ("mix150",):
                 yield "original", data, method, arguments.golden
-    if arguments.data:
+    if arguments.data and arguments.cli:
+        for method in METHODS:
+            yield "cli", SHORTENED[method][0] if method in SHORTENED else arguments.cli, method, arguments.data
+    elif arguments.data:
         for data in arguments.sets:
             for method in METHODS:
                 yield "recovery", data, method, arguments.data
 
 
-def run(kind: str, data: str, method: str, folder: Path, python: str) -> dict[str, Any]:
+def run(kind: str, data: str, method: str, folder: Path, arguments: argparse.Namespace) -> dict[str, Any]:
     """Run one task in a process of its own; what goes wrong there becomes the row's note."""
-    command = [python, __file__, "--one", kind, data, method, str(folder)]
+    command = [arguments.python, __file__, "--one", kind, data, method, str(folder)]
     threads = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS"), "1")
     row: dict[str, Any] = {"kind": kind, "data": Path(data).name, "method": method}
     try:
         done = subprocess.run(
-            command, capture_output=True, text=True, check=False, env=os.environ | threads, timeout=SECONDS_FOR_ONE
+            command, capture_output=True, text=True, check=False, env=os.environ | threads, timeout=arguments.limit
         )
     except subprocess.TimeoutExpired:
-        return row | {"note": f"stopped after {SECONDS_FOR_ONE} s"}
+        return row | {"note": f"stopped after {arguments.limit:.0f} s"}
     if done.returncode == 0:
         return row | json.loads(done.stdout.splitlines()[-1])
-    last = (done.stderr.strip().splitlines() or [f"ended with code {done.returncode}"])[-1]
-    return row | {"note": last[:300]}
+    return row | {"note": last_line(done)}
+
+
+def last_line(done: "subprocess.CompletedProcess[str]") -> str:
+    return (done.stderr.strip().splitlines() or [f"ended with code {done.returncode}"])[-1][:300]
 
 
 def finished(path: Path) -> "pd.DataFrame":
     return pd.read_csv(path) if path.exists() else pd.DataFrame(columns=COLUMNS)
+
+
+def merged(paths: list[Path]) -> "pd.DataFrame":
+    """Rows of all files; of the same run those of the last one."""
+    together = pd.concat([pd.read_csv(path, dtype=object) for path in paths], ignore_index=True)
+    return together.drop_duplicates(["kind", "data", "method"], keep="last")[COLUMNS]
 
 
 def main() -> None:
@@ -185,15 +239,21 @@ def main() -> None:
     parser.add_argument("--methods", nargs="+", help="only these")
     parser.add_argument("--skip", nargs="+", default=[], help="not these")
     parser.add_argument("--python", default=sys.executable, help="the interpreter that runs the methods")
+    parser.add_argument("--limit", type=float, default=3600, help="seconds after which a run is stopped")
+    parser.add_argument("--cli", nargs="?", const="paper/zeisel", help="through the command line, on this data set")
     parser.add_argument("--output", type=Path, default=RESULTS)
+    parser.add_argument("--merge", type=Path, nargs="+", help="files of rows that are to be in the output too")
     parser.add_argument("--table", action="store_true", help="only print the tables of the rows there are")
     parser.add_argument("--one", nargs=4, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.one:
         kind, data, method, folder = arguments.one
-        print(json.dumps({"recovery": recovery, "original": original}[kind](data, method, Path(folder))))
+        kinds = {"recovery": recovery, "original": original, "cli": command_line}
+        print(json.dumps(kinds[kind](data, method, Path(folder))))
         return
-    if not arguments.table:
+    if arguments.merge:
+        merged([arguments.output, *arguments.merge]).to_csv(arguments.output, index=False)
+    elif not arguments.table:
         run_all(arguments)
     from methods_tables import write_tables
 
@@ -206,7 +266,7 @@ def run_all(arguments: argparse.Namespace) -> None:
         is_done = ((rows["kind"] == kind) & (rows["data"] == Path(data).name) & (rows["method"] == method)).any()
         if is_done or method in arguments.skip or (arguments.methods and method not in arguments.methods):
             continue
-        row = run(kind, data, method, folder.resolve(), arguments.python)
+        row = run(kind, data, method, folder.resolve(), arguments)
         print({name: value for name, value in row.items() if name != "kind"}, file=sys.stderr)
         line = pd.DataFrame([row], columns=COLUMNS)
         line.to_csv(arguments.output, mode="a", header=not arguments.output.exists(), index=False)

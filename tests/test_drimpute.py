@@ -6,6 +6,7 @@ from scipy import sparse, stats
 from sklearn.cluster import KMeans
 from sklearn.decomposition import PCA
 
+from scautoimpute.methods import _moves
 from scautoimpute.methods import drimpute as module
 from scautoimpute.methods._kmeans import kmeans, within_cluster_squares
 from scautoimpute.methods.drimpute import METHOD
@@ -53,7 +54,7 @@ def test_averages_equal_the_originals_given_its_clusterings(stored):
 @pytest.mark.parametrize("distance", DISTANCES)
 def test_components_equal_the_originals(stored, distance):
     output, x = stored
-    found = module._loadings(1 - module._correlation(x, ranked=distance == "spearman"))
+    found = module._components(x, ranked=distance == "spearman")
     expected = output[f"rot_{distance}"]
     sign = np.sign((found * expected).sum(axis=0))
     np.testing.assert_allclose(found * sign, expected, atol=2e-13)  # 1.3e-13 at most: two eigensolvers' rounding
@@ -100,9 +101,9 @@ def test_correlations_equal_scipys(monkeypatch):
     counts = simulated()
     counts[3] += 1  # a cell without zeros
     x = prepared(counts)
-    np.testing.assert_allclose(module._correlation(x, ranked=False), np.corrcoef(x.toarray()), atol=1e-12)
+    np.testing.assert_allclose(module._correlation(x), np.corrcoef(x.toarray()), atol=1e-12)
     spearman = stats.spearmanr(x.toarray(), axis=1).statistic
-    np.testing.assert_allclose(module._correlation(x, ranked=True), spearman, atol=1e-12)
+    np.testing.assert_allclose(module._correlation(module._shifted_ranks(x)), spearman, atol=1e-12)
 
 
 @pytest.mark.parametrize(("n_cells", "n_components"), [(8, 1), (30, 2), (50, 2), (70, 4)])
@@ -114,6 +115,31 @@ def test_components_equal_scikit_learns(n_cells, n_components):
     found = module._loadings(distance)
     assert found.shape == (n_cells, n_components)
     np.testing.assert_allclose(np.abs(found), np.abs(expected), atol=1e-9)
+
+
+@pytest.mark.parametrize("ranked", [False, True])
+def test_components_by_genes_equal_those_by_cells(ranked):
+    """The one way makes the distances of all cells, the other never does; both are exact."""
+    x = prepared(simulated(n_cells=300, n_genes=90))
+    values = module._shifted_ranks(x) if ranked else x
+    by_cells = module._loadings(1 - module._correlation(values))
+    found = module._components(x, ranked=ranked)
+    assert found.shape == (300, 15)
+    np.testing.assert_allclose(found * np.sign((found * by_cells).sum(axis=0)), by_cells, atol=1e-9)
+
+
+def test_components_are_no_more_than_genes_that_vary():
+    x = prepared(simulated(n_cells=300, n_genes=9))
+    found = module._components(x, ranked=False)
+    assert found.shape == (300, 8)  # the values of a cell, centred, and not 15
+    np.testing.assert_allclose(found.T @ found, np.eye(8), atol=1e-9)
+    assert run(x).shape == x.shape
+
+
+def test_many_cells_that_are_all_alike():
+    x = prepared(np.tile(simulated(n_cells=1), (200, 1)))
+    np.testing.assert_allclose(module._components(x, ranked=False), 0, atol=1e-12)
+    np.testing.assert_allclose(run(x), x.toarray(), atol=1e-12)
 
 
 @pytest.mark.parametrize("average", ["mean", "median"])
@@ -150,9 +176,12 @@ def test_kmeans_of_several_numbers_is_that_of_each():
         assert within_cluster_squares(points, row) == pytest.approx(within_cluster_squares(points, alone), rel=0.02)
 
 
-def test_kmeans_ends_where_no_single_move_helps():
+@pytest.mark.parametrize("in_turn_from", [1, 500], ids=["in turn", "the best"])
+def test_kmeans_ends_where_no_single_move_helps(in_turn_from, monkeypatch):
+    monkeypatch.setattr(_moves, "_IN_TURN_FROM", in_turn_from)
     points = np.random.default_rng(0).normal(size=(25, 2))
-    labels = kmeans(points, n_clusters=[4], rng=np.random.default_rng(0))[0]
+    labels = kmeans(points, n_clusters=[4, 3], rng=np.random.default_rng(0))[0]  # the other run lacks a cluster
+    assert np.unique(labels).size == 4
     least = within_cluster_squares(points, labels)
     for point in range(25):
         for other in range(4):
@@ -160,7 +189,9 @@ def test_kmeans_ends_where_no_single_move_helps():
             assert within_cluster_squares(points, moved) > least * (1 - 1e-9)
 
 
-def test_kmeans_of_points_that_repeat():
+@pytest.mark.parametrize("in_turn_from", [1, 500], ids=["in turn", "the best"])
+def test_kmeans_of_points_that_repeat(in_turn_from, monkeypatch):
+    monkeypatch.setattr(_moves, "_IN_TURN_FROM", in_turn_from)
     points = np.repeat([[0.0, 0.0], [1.0, 0.0], [0.0, 2.0]], 5, axis=0)
     labels = kmeans(points, n_clusters=[5], rng=np.random.default_rng(0))[0]
     assert within_cluster_squares(points, labels) == pytest.approx(0, abs=1e-12)

@@ -1,58 +1,25 @@
-"""k-means for many small clusterings: all restarts side by side, then single moves of cells between clusters.
+"""k-means for many small clusterings: all restarts side by side, then single moves of points between clusters.
 
-Single moves (Hartigan) leave the poor optima that sweeps (Lloyd) end in, so sixty starts reach what sweeps alone
-do not in three hundred. Shapes: B clusterings, R runs, N points, D dimensions, K clusters (of the most that a run has),
-T draws tried.
+With single moves sixty starts reach what sweeps alone do not in three hundred. Shapes: B clusterings, R runs, N points,
+D dimensions, K clusters (of the most that a run has), T draws tried.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ._arrays import FloatArray, IntArray
+from ._moves import Points, Runs, move_points, objective
 
 __all__ = ["kmeans", "within_cluster_squares"]
 
 
-_STARTS = 60
+_STARTS, _FEWEST_STARTS = 60, 16
 _DRAWS = 3  # per centre of a start: the best is taken, which a hundred starts of one draw each do not better
 _SQUARED_DISTANCES = 250_000  # held at once: fewer starts for more points
 _FINALISTS = 0.25  # share of the starts
 _STARTING_SWEEPS, _SWEEPS = 2, 10  # single moves do the rest
-_GAIN = 1e-10  # of the points' total: less is rounding
-
-
-class _Points(NamedTuple):
-    """Points and their squared norms, which every distance needs."""
-
-    x_ND: FloatArray
-    squared_norm_N: FloatArray
-
-    def squared_distances(self, centres_XD: FloatArray) -> FloatArray:
-        """Centres × points."""
-        squared: FloatArray = centres_XD @ self.x_ND.T
-        squared *= -2
-        squared += self.squared_norm_N
-        squared += np.einsum("xd,xd->x", centres_XD, centres_XD)[:, None]
-        return np.maximum(squared, 0, out=squared)
-
-
-@dataclass(slots=True)
-class _Runs:
-    """Runs side by side; the squared distances are those to the centres, of which each is the mean of its points.
-
-    A run may have fewer clusters than the others: `absent_RK` are those that it lacks, infinitely far from all.
-    """
-
-    points: _Points
-    labels_RN: IntArray
-    centres_RKD: FloatArray
-    size_RK: FloatArray
-    squared_RKN: FloatArray
-    absent_RK: NDArray[np.bool_]
 
 
 def kmeans(points_ND: FloatArray, *, n_clusters: Sequence[int], rng: np.random.Generator) -> IntArray:
@@ -75,28 +42,29 @@ def kmeans(points_ND: FloatArray, *, n_clusters: Sequence[int], rng: np.random.G
     -----
     Starts as in greedy k-means++ (Arthur & Vassilvitskii, 2007), the first so many centres of which are those of
     every clustering; two sweeps of each, then the best quarter of them is swept up to ten times more, and improved by
-    the best single move at a time (Hartigan & Wong, 1979).
+    single moves until none helps (Hartigan & Wong, 1979). There are 60 starts while points × clusters stay below some
+    4,000, then fewer, from 16,000 on sixteen.
     """
-    points, most = _Points(points_ND, np.sum(points_ND**2, axis=1)), max(n_clusters)
-    n_starts = int(np.clip(_SQUARED_DISTANCES // (len(points_ND) * most), 4, _STARTS))
+    points, most = Points(points_ND, np.sum(points_ND**2, axis=1)), max(n_clusters)
+    n_starts = int(np.clip(_SQUARED_DISTANCES // (len(points_ND) * most), _FEWEST_STARTS, _STARTS))
     start_SKD = _start(points, most, n_starts, rng)
     at_once = max(1, _SQUARED_DISTANCES // (len(points_ND) * most * n_starts))
     numbers = np.asarray(n_clusters)
     return np.concatenate([_best(points, numbers[i : i + at_once], start_SKD) for i in range(0, len(numbers), at_once)])
 
 
-def _best(points: _Points, number_B: IntArray, start_SKD: FloatArray) -> IntArray:
+def _best(points: Points, number_B: IntArray, start_SKD: FloatArray) -> IntArray:
     """Cluster from every start into each of some numbers of clusters, and return the best of each: B × N."""
     n_numbers, n_starts = len(number_B), len(start_SKD)
     absent_RK = np.repeat(np.arange(number_B.max()) >= number_B[:, None], n_starts, axis=0)
     centres_RKD = np.tile(start_SKD[:, : number_B.max()], (n_numbers, 1, 1))
     runs = _sweep(points, centres_RKD, absent_RK, _STARTING_SWEEPS)
     n_finalists = max(1, round(_FINALISTS * n_starts))
-    ranked_BS = np.argsort(_objective(runs).reshape(n_numbers, n_starts), axis=1, kind="stable")
+    ranked_BS = np.argsort(objective(runs).reshape(n_numbers, n_starts), axis=1, kind="stable")
     finalist = (ranked_BS[:, :n_finalists] + n_starts * np.arange(n_numbers)[:, None]).ravel()
     runs = _sweep(points, runs.centres_RKD[finalist], absent_RK[finalist], _SWEEPS)
-    _move_points(runs)
-    best_B = _objective(runs).reshape(n_numbers, n_finalists).argmin(axis=1)
+    move_points(runs)
+    best_B = objective(runs).reshape(n_numbers, n_finalists).argmin(axis=1)
     labels_BN: IntArray = runs.labels_RN.reshape(n_numbers, n_finalists, -1)[np.arange(n_numbers), best_B]
     return labels_BN
 
@@ -107,7 +75,7 @@ def within_cluster_squares(points_ND: FloatArray, labels_N: IntArray) -> float:
     return float(sum(np.sum((group - group.mean(axis=0)) ** 2) for group in groups))
 
 
-def _start(points: _Points, k: int, n_starts: int, rng: np.random.Generator) -> FloatArray:
+def _start(points: Points, k: int, n_starts: int, rng: np.random.Generator) -> FloatArray:
     """Draw the first centre of each run; then each next one by the squared distances to the nearest so far.
 
     Of a few draws the one that leaves the least in sum is taken.
@@ -115,19 +83,19 @@ def _start(points: _Points, k: int, n_starts: int, rng: np.random.Generator) -> 
     n, run = len(points.x_ND), np.arange(n_starts)
     chosen_RK = np.empty((n_starts, k), dtype=np.int64)
     chosen_RK[:, 0] = rng.integers(n, size=n_starts)
-    apart_NN = points.squared_distances(points.x_ND)
-    nearest_RN = apart_NN[chosen_RK[:, 0]]
+    nearest_RN = points.squared_distances(points.x_ND[chosen_RK[:, 0]])
     for j in range(1, k):
         cumulated_RN = nearest_RN.cumsum(axis=1)
         drawn_RT = rng.random((n_starts, _DRAWS)) * cumulated_RN[:, -1:]
         tried_RT = np.minimum((cumulated_RN[:, None, :] <= drawn_RT[:, :, None]).sum(axis=2), n - 1)
-        left_RTN = np.minimum(nearest_RN[:, None, :], apart_NN[tried_RT])
+        squared_RTN = points.squared_distances(points.x_ND[tried_RT.ravel()]).reshape(n_starts, _DRAWS, n)
+        left_RTN = np.minimum(nearest_RN[:, None, :], squared_RTN, out=squared_RTN)
         best_R = left_RTN.sum(axis=2).argmin(axis=1)
         chosen_RK[:, j], nearest_RN = tried_RT[run, best_R], left_RTN[run, best_R]
     return points.x_ND[chosen_RK]
 
 
-def _sweep(points: _Points, centres_RKD: FloatArray, absent_RK: NDArray[np.bool_], n_sweeps: int) -> _Runs:
+def _sweep(points: Points, centres_RKD: FloatArray, absent_RK: NDArray[np.bool_], n_sweeps: int) -> Runs:
     """Assign points to the nearest centre and move the centres to the mean, until no run changes (Lloyd)."""
     n_runs, k, n_dims = centres_RKD.shape
     labels_RN = np.full((n_runs, len(points.x_ND)), -1)
@@ -143,53 +111,4 @@ def _sweep(points: _Points, centres_RKD: FloatArray, absent_RK: NDArray[np.bool_
         size_RK = member_RKN.sum(axis=2)
         mean_RKD = member_RKN @ points.x_ND / np.maximum(size_RK, 1)[:, :, None]
         centres_RKD = np.where(size_RK[:, :, None] > 0, mean_RKD, centres_RKD)  # without points: it stays
-    return _Runs(points, labels_RN, centres_RKD, size_RK, squared_RKN, absent_RK)
-
-
-def _objective(runs: _Runs) -> FloatArray:
-    own_RN = np.take_along_axis(runs.squared_RKN, runs.labels_RN[:, None], axis=1)[:, 0]
-    totals_R: FloatArray = own_RN.sum(axis=1)
-    return totals_R
-
-
-def _move_points(runs: _Runs) -> None:
-    """In every run, move the point that gains most, as long as one gains; `runs` is changed."""
-    x_ND = runs.points.x_ND
-    smallest = _GAIN * np.sum((x_ND - x_ND.mean(axis=0)) ** 2)
-    active = np.arange(len(runs.labels_RN))
-    while True:
-        gain, point, target = _best_moves(runs, active)
-        helps = gain > smallest
-        if not helps.any():
-            return
-        active, point, target = active[helps], point[helps], target[helps]
-        _resize(runs, active, runs.labels_RN[active, point], point, -1)
-        _resize(runs, active, target, point, 1)
-        runs.labels_RN[active, point] = target
-
-
-def _best_moves(runs: _Runs, active: IntArray) -> tuple[FloatArray, IntArray, IntArray]:
-    """Gain, point and target cluster of the best move of each active run.
-
-    Leaving a cluster of n saves n / (n - 1) of the squared distance to its mean, joining one costs n / (n + 1) of it.
-    """
-    labels_RN, size_RK, squared_RKN = runs.labels_RN[active], runs.size_RK[active], runs.squared_RKN[active]
-    own_RN = np.take_along_axis(squared_RKN, labels_RN[:, None], axis=1)[:, 0]
-    own_size_RN = np.take_along_axis(size_RK, labels_RN, axis=1)
-    saved_RN = own_RN * (own_size_RN / np.maximum(own_size_RN - 1, 1))
-    squared_RKN *= np.where(runs.absent_RK[active], 1, size_RK / (size_RK + 1))[:, :, None]
-    np.put_along_axis(squared_RKN, labels_RN[:, None], np.inf, axis=1)
-    gain_RN = saved_RN - squared_RKN.min(axis=1)
-    point = gain_RN.argmax(axis=1)
-    run = np.arange(len(active))
-    return gain_RN[run, point], point, squared_RKN[run, :, point].argmin(axis=1)
-
-
-def _resize(runs: _Runs, active: IntArray, cluster: IntArray, point: IntArray, change: int) -> None:
-    """Take each active run's point into (`change` 1) or out of (-1) its cluster."""
-    before = runs.size_RK[active, cluster][:, None]
-    total_RD = runs.centres_RKD[active, cluster] * before + change * runs.points.x_ND[point]
-    centres_RD = total_RD / np.maximum(before + change, 1)
-    runs.size_RK[active, cluster] += change
-    runs.centres_RKD[active, cluster] = centres_RD
-    runs.squared_RKN[active, cluster] = runs.points.squared_distances(centres_RD)
+    return Runs(points, labels_RN, centres_RKD, size_RK, squared_RKN, absent_RK)

@@ -24,6 +24,7 @@ __all__ = ["METHOD", "impute"]
 _DISTANCES = ("spearman", "pearson")
 _COMPONENTS_PER_CELL = 0.05
 _GENES_AT_ONCE = 1024
+_CELLS_AT_ONCE = 1024
 _RANKED_AT_ONCE = 50_000  # entries
 _ONE_LESS = ", one less than the cells that differ between genes (for few cells e.g. [2, 3])"
 _FEWEST_FOR_MEDIAN = 5  # cells in a cluster
@@ -78,12 +79,17 @@ def impute(
     - Cells without any count, or equal in all genes, have no correlation, at which the original stops; here they are
       put into no cluster, and their zeros stay.
     - k-means runs up to 60 greedy k-means++ starts, of which the best are refined by single moves (Hartigan). In 24
-      stored clusterings the objective stays within 1 % of the original's, which starts 1000 times.
+      stored clusterings the objective stays within 1 % of the original's, which starts 1000 times. From about a
+      thousand cells on the starts are 16, of which 4 are refined.
+    - With more than 20 times as many cells as genes there are fewer components than 5 % of the cells: the original
+      then fills up with directions that are rounding, which are left out here.
     - The original seeds R itself, at every call alike; here `rng` decides.
     - Its option to set the smallest imputed values back to zero (``zerop``) and its gene filter (``preprocessSC``),
       a step before the method, are left out. Genes without any count stay zero.
 
-    Memory beyond the result: four matrices of cells × cells, and time that grows with the square of the cells.
+    Memory beyond the result: with more cells than genes, the components (two matrices of cells × 5 % of the cells)
+    and, at a time, three of cells × genes and five of genes × genes; else four of cells × cells. k-means takes time
+    that grows with the square of the cells, and with more genes than cells the components take their cube.
 
     Examples
     --------
@@ -128,7 +134,7 @@ def _clusterings(x: Any, n_clusters: Sequence[int], distances: Sequence[str], rn
         )
         raise ValueError(msg)
     whole_numbers("n_clusters", n_clusters, low=1, high=varied.size - 1, hint=_ONE_LESS)
-    points = [_loadings(1 - _correlation(x[varied], ranked=name == "spearman")) for name in distances]
+    points = [_components(x[varied], ranked=name == "spearman") for name in distances]
     labels_BN = np.full((len(n_clusters) * len(distances), x.shape[0]), -1)
     of_distance = [kmeans(points_ND, n_clusters=n_clusters, rng=rng) for points_ND in points]
     labels_BN[:, varied] = np.stack(of_distance, axis=1).reshape(-1, varied.size)
@@ -141,13 +147,18 @@ def _varies(x: Any) -> NDArray[np.bool_]:
     return differs
 
 
-def _correlation(x: Any, *, ranked: bool) -> FloatArray:
-    """Correlate all cells, in blocks of genes because the centred matrix is dense."""
+def _components(x: Any, *, ranked: bool) -> FloatArray:
+    """Cells × leading components of their distances, by whichever of cells and genes are fewer."""
     values = _shifted_ranks(x) if ranked else x
+    return _loadings_by_genes(values) if x.shape[0] > x.shape[1] else _loadings(1 - _correlation(values))
+
+
+def _correlation(values: Any) -> FloatArray:
+    """Correlate all cells, in blocks of genes because the centred matrix is dense."""
     centre_N = values.mean(axis=1)[:, None]
     by_gene = values.tocsc()
-    products_NN = np.zeros((x.shape[0], x.shape[0]))
-    for start in range(0, x.shape[1], _GENES_AT_ONCE):
+    products_NN = np.zeros((values.shape[0], values.shape[0]))
+    for start in range(0, values.shape[1], _GENES_AT_ONCE):
         block = by_gene[:, start : start + _GENES_AT_ONCE].toarray() - centre_N
         products_NN += block @ block.T
     norm = np.sqrt(products_NN.diagonal())
@@ -185,12 +196,54 @@ def _loadings(distance_NN: FloatArray) -> FloatArray:
     from scipy import linalg
 
     n = len(distance_NN)
-    n_components = max(1, round(_COMPONENTS_PER_CELL * n))  # a half goes to the even number, as in R
     z_NN = distance_NN - distance_NN.mean(axis=0)
     spread = z_NN.std(axis=0, ddof=1)
-    z_NN /= np.where(spread > np.finfo(float).eps * n, spread, np.inf)  # cells that are all alike: rounding only
-    loadings_ND: FloatArray = linalg.eigh(z_NN.T @ z_NN, subset_by_index=(n - n_components, n - 1))[1]
+    z_NN /= _or_infinite(spread, n)
+    loadings_ND: FloatArray = linalg.eigh(z_NN.T @ z_NN, subset_by_index=(n - _n_components(n), n - 1))[1]
     return loadings_ND[:, ::-1]
+
+
+def _loadings_by_genes(values: Any) -> FloatArray:
+    """Return the `_loadings` of the distances 1 - U Uᵀ without making them, U being the standardised cells.
+
+    The standardised distances are Z = -H U Uᵀ S, where H centres columns and S scales them. With (HU)ᵀ(HU) = L Lᵀ,
+    ZᵀZ = T Tᵀ for T = S U L, and S makes the rows of T equally long: the loadings are T's left singular vectors.
+    """
+    from scipy import linalg
+
+    n = values.shape[0]
+    u_NG = values.toarray()
+    u_NG -= u_NG.mean(axis=1)[:, None]
+    u_NG /= np.sqrt(np.einsum("ng,ng->n", u_NG, u_NG))[:, None]
+    variance_G, axes_GG = linalg.eigh(_centred_products(u_NG))
+    t_NG = u_NG @ (axes_GG * np.sqrt(np.maximum(variance_G, 0)))
+    length_N = np.sqrt(np.einsum("ng,ng->n", t_NG, t_NG))
+    t_NG /= _or_infinite(length_N / np.sqrt(n - 1), n)[:, None]
+    squared_G, axes_GG = linalg.eigh(t_NG.T @ t_NG)
+    n_distinct = int(np.count_nonzero(squared_G > np.finfo(float).eps * n * squared_G[-1]))
+    leading = slice(-1, -1 - max(1, min(_n_components(n), n_distinct)), -1)
+    loadings_ND: FloatArray = t_NG @ axes_GG[:, leading]
+    loadings_ND /= np.sqrt(np.maximum(squared_G[leading], np.finfo(float).tiny))
+    return loadings_ND
+
+
+def _centred_products(u_NG: FloatArray) -> FloatArray:
+    """Genes × genes: inner products less the genes' means, in blocks of cells."""
+    mean_G = u_NG.mean(axis=0)
+    products_GG = np.zeros((u_NG.shape[1], u_NG.shape[1]))
+    for cells in row_blocks(u_NG, _CELLS_AT_ONCE):
+        block = u_NG[cells] - mean_G
+        products_GG += block.T @ block
+    return products_GG
+
+
+def _n_components(n_cells: int) -> int:
+    return max(1, round(_COMPONENTS_PER_CELL * n_cells))  # a half goes to the even number, as in R
+
+
+def _or_infinite(spread_N: FloatArray, n_cells: int) -> FloatArray:
+    """Spreads to divide by; of cells that are all alike there is only rounding, which becomes nothing."""
+    return np.where(spread_N > np.finfo(float).eps * n_cells, spread_N, np.inf)
 
 
 # ------------------------------------------------------------------------------------- averages
@@ -231,11 +284,15 @@ def _medians(x: Any, members_NC: Any) -> FloatArray:
 
 
 def _peak_bytes(n_cells: int, n_genes: int) -> float:
-    """Result and copies of the matrix (dense data), profiles of 150 clusters, a block of genes, four cells × cells.
+    """Result and copies of the matrix (dense data), profiles of 150 clusters, and what finds the clusters.
 
-    And the ranks that are sorted, or the clusterings that are made, at a time. Measured: 0.9 of this or less.
+    That is a block of genes and four cells × cells; with fewer genes than cells five genes × genes, the components and
+    the distances of k-means. And the ranks that are sorted at a time. Measured: 0.9 of this or less.
     """
-    of_cells = n_cells * min(n_genes, _GENES_AT_ONCE) + 4 * n_cells**2
+    if n_cells > n_genes:
+        of_cells = 5 * n_genes**2 + 0.15 * n_cells**2 + 900 * n_cells
+    else:
+        of_cells = n_cells * min(n_genes, _GENES_AT_ONCE) + 4 * n_cells**2
     return 8.0 * (n_cells * n_genes * 4.5 + 150 * n_genes + of_cells) + 3e6
 
 
@@ -246,8 +303,9 @@ METHOD = Method(
     takes=Preparation("genes", "log1p"),
     keeps_observed=True,
     reference="Gong et al., BMC Bioinformatics 19:220 (2018); DrImpute 1.0 (CRAN)",
-    limits="Memory and time grow with the square of the cells, so for a few thousand at most; n_clusters has to "
-    "be given below 16.",
+    limits="Time grows with the square of the cells (9,470 cells × 1000 genes: about a minute of one core), with more "
+    "genes than cells with their cube, and memory with the square; from about a thousand cells on k-means has 16 "
+    "starts; n_clusters has to be given below 16 cells.",
     peak_bytes=_peak_bytes,
     min_cells=3,
     per_cell=("clusterings",),
