@@ -46,7 +46,7 @@ def reference_correlation(
     Examples
     --------
     >>> counts = np.array([[90, 5, 5], [10, 30, 60]])
-    >>> reference_correlation(counts, counts * 2.5)
+    >>> {name: round(value, 6) for name, value in reference_correlation(counts, counts * 2.5).items()}
     {'gene': 1.0, 'cell': 1.0}
     """
     check_shapes(reference=reference, estimate=estimate)
@@ -87,7 +87,7 @@ def bulk_similarity(estimate: Any, bulk: ArrayLike, *, kind: ArrayLike) -> dict[
     Examples
     --------
     >>> bulk = np.array([[8.0, 1.0, 3.0], [1.0, 8.0, 2.0]])
-    >>> bulk_similarity(bulk[[0, 0, 1]], bulk, kind=[0, 0, 1])
+    >>> {name: round(value, 6) for name, value in bulk_similarity(bulk[[0, 0, 1]], bulk, kind=[0, 0, 1]).items()}
     {'cell': 1.0, 'fold_change': 1.0}
     """
     cells, samples, of_cell = _shares(dense(estimate)), _shares(dense(bulk)), np.asarray(kind)
