@@ -38,17 +38,22 @@ MEASURES = {
         True,
         3,
         "k-means on 20 principal components of the log, as many groups as there are types; types of fewer than 10 "
-        "cells and unassigned cells are left out. No imputation goes through the same.",
+        "cells and unassigned cells are left out. Mean of five starts. No imputation goes through the same.",
     ),
     "silhouette": ("Silhouette of the types", True, 3, "On the same components."),
     "gene_r": (
         "Correlation with the deep reference, per gene",
         True,
         4,
-        "Median over genes of Pearson's correlation of square roots, across cells. Of pbmc3k_ds0.3 the reference is "
-        "what was not in the input.",
+        "Median over genes of Pearson's correlation of the shares, across cells. Of pbmc3k_ds0.3 the reference is what "
+        "was not in the input.",
     ),
-    "cell_r": ("Correlation with the deep reference, per cell", True, 4, "Median over cells, across genes."),
+    "cell_r": (
+        "Correlation with the deep reference, per cell",
+        True,
+        4,
+        "Median over cells of that of square roots, across genes.",
+    ),
     "bulk_r": (
         "Likeness to bulk",
         True,
