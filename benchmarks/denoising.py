@@ -19,13 +19,13 @@ import warnings
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from dataclasses import asdict, astuple, dataclass, fields
+from dataclasses import asdict, astuple, dataclass, fields, replace
 from pathlib import Path
 
 import pandas as pd
 
-from denoising_data import BUNDLED, PAIRS, SETS, find, split_of
-from denoising_rivals import FAMILIES, METHODS, estimates, family_of, unavailable
+from denoising_data import BUNDLED, PAIRS, SETS, Split, find, split_of
+from denoising_rivals import FAMILIES, METHODS, Estimate, estimates, family_of, unavailable
 from denoising_scores import scores
 from denoising_tables import write_tables
 from recovery import use_one_thread
@@ -73,21 +73,20 @@ def run_task(task: Task, data: Path) -> list[Row]:
     """Fit a family to the training molecules of a split and score each of its methods."""
     dataset, seed, family = task
     split = split_of(dataset, seed, data)
-    if split.is_pair is False and split.train.shape != split.held_out.shape:
-        msg = f"{dataset}: training and held-out molecules differ in shape"
-        raise RuntimeError(msg)
-    rows, shape = [], split.train.shape
+    rows: list[Row] = []
     with warnings.catch_warnings(record=True) as caught:
         for category in NOTED:
             warnings.simplefilter("always", category)
-        made = estimates(family, split.train, seed)
+        for estimate in estimates(family, split.train, seed):
+            rows.append(row_of(estimate, split, dataset, seed))
     note = "; ".join(sorted({" ".join(str(w.message).split()) for w in caught if w.category in NOTED}))[:300]
-    for estimate in made:
-        found = {name: round(value, 6) for name, value in scores(estimate, split).items()}
-        choice = json.dumps(estimate.choice)
-        seconds = round(estimate.seconds, 2)
-        rows.append(Row(dataset, seed, estimate.method, *shape, choice, **found, seconds=seconds, note=note))
-    return rows
+    return [replace(row, note=note) for row in rows]
+
+
+def row_of(estimate: Estimate, split: Split, dataset: str, seed: int) -> Row:
+    found = {name: round(value, 6) for name, value in scores(estimate, split).items()}
+    choice, seconds = json.dumps(estimate.choice), round(estimate.seconds, 2)
+    return Row(dataset, seed, estimate.method, *split.train.shape, choice, **found, seconds=seconds, note="")
 
 
 # The file of results ------------------------------------------------------------------------------------------------

@@ -162,7 +162,7 @@ def _per_cell(x: Any, total: float) -> Any:
 # What is not a family -----------------------------------------------------------------------------------------------
 
 
-def magic_open_problems(train: Any, seed: int) -> list[Estimate]:
+def magic_open_problems(train: Any, seed: int) -> Iterator[Estimate]:
     """MAGIC as it leads the Open Problems table: approximate, the root before the library size is divided out."""
     started = time.perf_counter()
     inner = Inner.of(train, _stream(seed, "magic_open_problems"))
@@ -171,7 +171,7 @@ def magic_open_problems(train: Any, seed: int) -> list[Estimate]:
     own = shares(submitted, frequency)
     scored = mixed(own, frequency, floor)
     seconds = time.perf_counter() - started
-    return [Estimate("magic_open_problems", own, scored, {"floor": floor}, seconds, submitted)]
+    yield Estimate("magic_open_problems", own, scored, {"floor": floor}, seconds, submitted)
 
 
 def _roots_first(x: Any, seed: int) -> NDArray[Any]:
@@ -181,7 +181,7 @@ def _roots_first(x: Any, seed: int) -> NDArray[Any]:
     return np.asarray(operator.fit_transform(rescaled, genes="all_genes")) ** 2 * library[:, None]
 
 
-def autoimpute_counts(train: Any, seed: int) -> list[Estimate]:
+def autoimpute_counts(train: Any, seed: int) -> Iterator[Estimate]:
     """The counts objective at its defaults; it chooses everything itself."""
     started = time.perf_counter()
     model = AutoImpute("counts", random_state=_stream(seed, "autoimpute_counts")).fit(sparse.csr_matrix(train))
@@ -196,7 +196,7 @@ def autoimpute_counts(train: Any, seed: int) -> list[Estimate]:
         logs = model.impute(sparse.csr_matrix(train), **asked, scale="expected_log1p")
         submitted = np.expm1(np.asarray(logs, dtype=np.float64))
     weights = {name: round(float(weight), 3) for name, weight in dict(getattr(model, "weights_", {})).items()}
-    return [Estimate("autoimpute_counts", own, own, weights, seconds, submitted)]
+    yield Estimate("autoimpute_counts", own, own, weights, seconds, submitted)
 
 
 # Choosing and fitting -----------------------------------------------------------------------------------------------
@@ -215,23 +215,21 @@ class _Candidate:
     eb_seconds: float
 
 
-def of_family(family: Family, train: Any, seed: int) -> list[Estimate]:
-    """Choose on an inner split, fit to all training molecules, and return every method of the family."""
+def of_family(family: Family, train: Any, seed: int) -> Iterator[Estimate]:
+    """Choose on an inner split, fit to all training molecules, and yield every method of the family."""
     name = next(iter(family.variants))
     inner = Inner.of(train, _stream(seed, name))
     found = list(_candidates(family, inner, _stream(seed, name, 1)))
     fitted: dict[str, tuple[Dense, float]] = {}
-    made = []
     for variant, allowed in family.variants.items():
         of_variant = [c for c in found if allowed is None or c.setting in allowed]
         if not of_variant:
             continue
         best = max(of_variant, key=lambda c: c.raw)
-        made.append(_raw(variant, best, sum(c.raw_seconds for c in of_variant), family, train, seed, fitted))
+        yield _raw(variant, best, sum(c.raw_seconds for c in of_variant), family, train, seed, fitted)
         if family.with_eb:
             best = max(of_variant, key=lambda c: c.eb)
-            made.append(_with_eb(variant, best, sum(c.eb_seconds for c in of_variant), family, train, seed, fitted))
-    return made
+            yield _with_eb(variant, best, sum(c.eb_seconds for c in of_variant), family, train, seed, fitted)
 
 
 def _candidates(family: Family, inner: Inner, rng: np.random.Generator) -> Iterator[_Candidate]:
@@ -303,7 +301,7 @@ _FAMILIES = (
     Family(masked_profiles, {"autoimpute": None}, with_eb=False),
     Family(scvi_profiles, {"scvi": None}),
 )
-FAMILIES: dict[str, tuple[list[str], Callable[[Any, int], list[Estimate]]]] = {
+FAMILIES: dict[str, tuple[list[str], Callable[[Any, int], Iterator[Estimate]]]] = {
     next(iter(family.variants)): (family.methods, partial(of_family, family)) for family in _FAMILIES
 }
 FAMILIES["magic_open_problems"] = (["magic_open_problems"], magic_open_problems)
@@ -316,8 +314,8 @@ def family_of(method: str) -> str:
     return next(name for name, (methods, _) in FAMILIES.items() if method in methods)
 
 
-def estimates(family: str, train: Any, seed: int) -> list[Estimate]:
-    """Run a family on training molecules."""
+def estimates(family: str, train: Any, seed: int) -> Iterator[Estimate]:
+    """Run a family on training molecules, one method after the other."""
     return FAMILIES[family][1](train, seed)
 
 

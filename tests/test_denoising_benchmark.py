@@ -117,7 +117,7 @@ def test_components_of_full_rank_are_the_counts(rivals, counts):
 def test_scored_molecules_play_no_part_in_a_choice(rivals, counts):
     """An estimate is a function of the training molecules and the seed, and the empirical-Bayes step helps."""
     train, held_out = thin(counts, share=0.1, random_state=0)
-    first, again = (rivals.estimates("knn", train, 3) for _ in range(2))
+    first, again = (list(rivals.estimates("knn", train, 3)) for _ in range(2))
     assert [e.method for e in first] == ["knn", "knn_eb"]
     for one, other in zip(first, again, strict=True):
         np.testing.assert_array_equal(one.scored_NG, other.scored_NG)
