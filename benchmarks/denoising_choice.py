@@ -3,7 +3,7 @@
 Shapes: N cells, G genes. A profile P_NG holds each cell's estimated shares of the genes, rows that add up to one.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,19 +20,23 @@ FLOORS = (1e-4, 0.001, 0.003, 0.01, 0.03, 0.1, 0.2, 0.3, 0.5, 0.7, 0.9)
 SCALES = (0.03, 0.1, 0.3, 0.6, 1.0, 1.7, 3.0, 6.0)
 LEAST, MOST = 1e-4, 20.0  # of a gene's dispersion before it is scaled
 _INNER_SHARE = 0.1
-_ROWS = 256
+_ROWS = 64
 _CELLS_AT_MOST = 1500
 Dense = NDArray[np.float32]
 
 
 @dataclass(frozen=True)
 class Inner:
-    """A split of training molecules: the molecules `y` at (`cell`, `gene`) choose, the matrix `train` is fitted."""
+    """A split of training molecules: `train` is fitted, and the molecules `y` held out at (`cell`, `gene`) choose.
+
+    `own` is what `train` holds at those entries.
+    """
 
     train: Any
     cell: NDArray[np.int64]
     gene: NDArray[np.int64]
     y: NDArray[np.float64]
+    own: NDArray[np.float64]
     frequency_G: NDArray[np.float64]
 
     @classmethod
@@ -40,7 +44,8 @@ class Inner:
         """Hold out a tenth of the training molecules."""
         left, taken = thin(train, share=_INNER_SHARE, random_state=rng)
         at = taken.tocoo()
-        return cls(left, at.coords[0], at.coords[1], at.data, gene_frequencies(left))
+        cell, gene = at.coords
+        return cls(left, cell, gene, at.data, np.asarray(left[cell, gene]), gene_frequencies(left))
 
     def score(self, at_held_out: NDArray[Any]) -> float:
         """Log-likelihood per held-out molecule of shares at the held-out entries."""
@@ -86,9 +91,15 @@ def choose_prior(profile_NG: Dense, inner: Inner, *, floor: float) -> tuple[Prio
     Looked for among `_CELLS_AT_MOST` cells.
     """
     profile_NG, inner = _some_cells(profile_NG, inner)
-    found = _best([Prior(f, s) for f in dict.fromkeys((floor, 0.03, 0.9)) for s in SCALES], profile_NG, inner)
-    found = _best([Prior(floor, found[0].scale) for floor in FLOORS], profile_NG, inner, found)
-    return _best([Prior(found[0].floor, scale) for scale in SCALES], profile_NG, inner, found)
+    tried: dict[Prior, float] = {}
+    for start in dict.fromkeys((floor, 0.03, 0.9)):
+        tried |= _scores(profile_NG, inner, start, SCALES)
+    scale = max(tried, key=lambda prior: tried[prior]).scale
+    for other in FLOORS:
+        tried |= _scores(profile_NG, inner, other, (scale,))
+    tried |= _scores(profile_NG, inner, max(tried, key=lambda prior: tried[prior]).floor, SCALES)
+    best = max(tried, key=lambda prior: tried[prior])
+    return best, tried[best]
 
 
 def _some_cells(profile_NG: Dense, inner: Inner) -> tuple[Dense, Inner]:
@@ -99,25 +110,34 @@ def _some_cells(profile_NG: Dense, inner: Inner) -> tuple[Dense, Inner]:
     position = np.full(n_cells, -1)
     position[chosen] = np.arange(chosen.size)
     kept = position[inner.cell] >= 0
-    part = Inner(inner.train[chosen], position[inner.cell[kept]], inner.gene[kept], inner.y[kept], inner.frequency_G)
+    part = Inner(
+        inner.train[chosen],
+        position[inner.cell[kept]],
+        inner.gene[kept],
+        inner.y[kept],
+        inner.own[kept],
+        inner.frequency_G,
+    )
     return profile_NG[chosen], part
 
 
-def _best(
-    priors: list[Prior], profile_NG: Dense, inner: Inner, so_far: tuple[Prior, float] | None = None
-) -> tuple[Prior, float]:
-    found = so_far or (priors[0], -np.inf)
-    known: dict[float, tuple[Dense, NDArray[np.float64]]] = {}
-    for prior in priors:
-        if prior.floor not in known:
-            known.clear()
-            prior_NG = mixed(profile_NG, inner.frequency_G, prior.floor)
-            known[prior.floor] = prior_NG, dispersions(prior_NG, inner.train)
-        prior_NG, phi_G = known[prior.floor]
-        score = inner.score(_at_held_out(prior_NG, inner, phi_G * prior.scale))
-        if score > found[1]:
-            found = prior, score
-    return found
+def _scores(profile_NG: Dense, inner: Inner, floor: float, scales: Sequence[float]) -> dict[Prior, float]:
+    """Log-likelihood of the held-out molecules under the posterior means, for one floor and several scales."""
+    prior_NG = mixed(profile_NG, inner.frequency_G, floor)
+    phis = [(dispersions(prior_NG, inner.train) * scale).astype(np.float32) for scale in scales]
+    found = np.empty((len(scales), inner.y.size))
+    for rows, mu, x in _expected(prior_NG, inner.train):
+        here = slice(*np.searchsorted(inner.cell, [rows.start, rows.stop]))
+        cell, gene, own = inner.cell[here] - rows.start, inner.gene[here], inner.own[here]
+        seen = np.repeat(np.arange(len(mu)), np.diff(x.indptr)), x.indices
+        for of_scale, phi in zip(found, phis, strict=True):
+            unseen = mu * phi  # becomes μ / (1 + φ μ), the posterior mean where there is no count
+            unseen += 1
+            np.divide(mu, unseen, out=unseen)
+            more = np.bincount(seen[0], unseen[seen] * phi[x.indices] * x.data, minlength=len(mu))
+            total = unseen.sum(axis=1, dtype=np.float64) + more
+            of_scale[here] = unseen[cell, gene] * (1 + phi[gene] * own) / total[cell]
+    return {Prior(floor, scale): inner.score(row) for scale, row in zip(scales, found, strict=True)}
 
 
 # Empirical Bayes: x ~ Poisson(λ), λ ~ Gamma with mean μ = library · P and variance φ μ² ------------------------------
@@ -128,9 +148,8 @@ def dispersions(profile_NG: Dense, x: Any) -> NDArray[np.float64]:
     excess_G, squares_G = np.zeros(x.shape[1]), np.zeros(x.shape[1])
     for _, mu, block in _expected(profile_NG, x):
         squares = np.einsum("ij,ij->j", mu, mu, dtype=np.float64)
-        cross = np.zeros(x.shape[1])
         at = np.repeat(np.arange(mu.shape[0]), np.diff(block.indptr)), block.indices
-        np.add.at(cross, block.indices, block.data * (block.data - 2 * mu[at]))
+        cross = np.bincount(block.indices, block.data * (block.data - 2 * mu[at]), minlength=x.shape[1])
         squares_G += squares
         excess_G += squares + cross - mu.sum(axis=0, dtype=np.float64)
     ratio = np.divide(excess_G, squares_G, out=np.full(x.shape[1], LEAST), where=squares_G > 0)
@@ -139,29 +158,14 @@ def dispersions(profile_NG: Dense, x: Any) -> NDArray[np.float64]:
 
 def posterior(profile_NG: Dense, x: Any, scale: float) -> Dense:
     """Shares by the posterior mean μ (1 + φ x) / (1 + φ μ) under each gene's dispersion times `scale`."""
-    phi_G = dispersions(profile_NG, x) * scale
+    phi = (dispersions(profile_NG, x) * scale).astype(np.float32)
     made = np.empty_like(profile_NG)
-    for rows, mean, _ in _posterior_means(profile_NG, x, phi_G):
-        made[rows] = mean / np.maximum(mean.sum(axis=1, keepdims=True), np.finfo(np.float32).tiny)
-    return made
-
-
-def _at_held_out(profile_NG: Dense, inner: Inner, phi_G: NDArray[np.float64]) -> NDArray[np.float64]:
-    found = np.empty(inner.y.size)
-    for rows, mean, _ in _posterior_means(profile_NG, inner.train, phi_G):
-        here = slice(*np.searchsorted(inner.cell, [rows.start, rows.stop]))
-        cell = inner.cell[here] - rows.start
-        found[here] = mean[cell, inner.gene[here]] / mean.sum(axis=1, dtype=np.float64)[cell]
-    return found
-
-
-def _posterior_means(profile_NG: Dense, x: Any, phi_G: NDArray[np.float64]) -> Iterator[tuple[slice, Dense, Any]]:
-    phi = phi_G.astype(np.float32)
     for rows, mu, block in _expected(profile_NG, x):
         mean = mu / (1 + phi * mu)
-        at = np.repeat(np.arange(mu.shape[0]), np.diff(block.indptr)), block.indices
+        at = np.repeat(np.arange(len(mu)), np.diff(block.indptr)), block.indices
         mean[at] *= (1 + phi[block.indices] * block.data).astype(np.float32)
-        yield rows, mean, block
+        made[rows] = mean / np.maximum(mean.sum(axis=1, keepdims=True), np.finfo(np.float32).tiny)
+    return made
 
 
 def _expected(profile_NG: Dense, x: Any) -> Iterator[tuple[slice, Dense, Any]]:
