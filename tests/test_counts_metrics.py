@@ -176,6 +176,17 @@ def test_a_molecule_thought_impossible_is_infinitely_wrong():
     assert multinomial_gain(y, mu, train=y) == -np.inf
 
 
+def test_an_estimate_of_nothing(drawn, rate):
+    train, y = drawn
+    rate[2] = 0
+    y[2, 0] = 1
+    assert multinomial_gain(y, rate, train=train) == -np.inf
+    with pytest.raises(ValueError, match="estimates of 1 cells are zero throughout"):
+        log_normalised_error(y, rate, second=y, train=train)
+    with pytest.raises(ValueError, match="no training molecule"):
+        open_problems_poisson(y, rate, train=np.zeros_like(y))
+
+
 def test_blocks_do_not_change_a_score(drawn, rate, monkeypatch):
     train, y = drawn
 

@@ -207,7 +207,8 @@ def multinomial_gain(held_out: Any, estimate: Any, *, train: Any) -> float:
     total, n_molecules = 0.0, 0.0
     for y, rate in _checked_blocks(held_out, estimate):
         cells, genes = np.nonzero(y)
-        log_share = _log(rate[cells, genes]) - _log(rate.sum(axis=1))[cells]
+        of_cell = rate.sum(axis=1)
+        log_share = _log(rate[cells, genes]) - _log(np.where(of_cell > 0, of_cell, 1))[cells]
         total += np.sum(y[cells, genes] * (log_share - log_frequency_G[genes]))
         n_molecules += y.sum()
     return float(1000 * total / n_molecules)
@@ -237,7 +238,7 @@ def log_normalised_error(held_out: Any, estimate: Any, *, second: Any, train: An
     Raises
     ------
     ValueError
-        As `poisson_deviance`, or if no cell has molecules in all three.
+        As `poisson_deviance`, if no cell has molecules in all three, or if the estimate of one is zero throughout.
 
     Notes
     -----
@@ -260,6 +261,7 @@ def log_normalised_error(held_out: Any, estimate: Any, *, second: Any, train: An
     depth = float(np.median(totals[0][used]))
     squares, n = np.zeros(3), 0
     for y, estimated, own, again in dense_blocks(held_out, estimate, train, second, rows=used):
+        _check_rates(estimated)
         truth = _log_share(y, depth)
         errors = [
             _log_share(estimated, depth) - truth,
@@ -273,7 +275,18 @@ def log_normalised_error(held_out: Any, estimate: Any, *, second: Any, train: An
     return {"mse": float(mse), "mse_none": float(none), "mse_floor": float(floor), "removed": float(removed)}
 
 
+def _check_rates(values: Floats) -> None:
+    n_bad = values.size - int(np.count_nonzero(np.isfinite(values) & (values >= 0)))
+    if n_bad:
+        msg = f"{n_bad} expected values are negative or not finite; rates are at least zero: set those to zero"
+        raise ValueError(msg)
+
+
 def _log_share(values: Floats, depth: float) -> Floats:
+    n_empty = int(np.count_nonzero(values.sum(axis=1) == 0))
+    if n_empty:
+        msg = f"the estimates of {n_empty} cells are zero throughout, so they have no shares; leave those cells out"
+        raise ValueError(msg)
     return np.asarray(np.log1p(values * (depth / values.sum(axis=1, keepdims=True))), dtype=np.float64)
 
 
@@ -287,10 +300,7 @@ def _checked_blocks(held_out: Any, expected: Any) -> Any:
     check_shapes(held_out=held_out, expected=expected)
     found = False
     for y, mu in dense_blocks(held_out, expected):
-        n_bad = mu.size - int(np.count_nonzero(np.isfinite(mu) & (mu >= 0)))
-        if n_bad:
-            msg = f"{n_bad} expected values are negative or not finite; rates are at least zero: set those to zero"
-            raise ValueError(msg)
+        _check_rates(mu)
         found = found or bool(y.any())
         yield y, mu
     if not found:

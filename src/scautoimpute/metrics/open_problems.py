@@ -76,7 +76,7 @@ def open_problems_poisson(held_out: Any, denoised: Any, *, train: Any) -> float:
     Raises
     ------
     ValueError
-        If the three differ in shape or are empty.
+        If the three differ in shape or are empty, or there is no training molecule.
 
     Notes
     -----
@@ -92,6 +92,9 @@ def open_problems_poisson(held_out: Any, denoised: Any, *, train: Any) -> float:
     True
     """
     check_shapes(held_out=held_out, denoised=denoised, train=train)
+    if train.sum() == 0:
+        msg = "there is no training molecule, so no depth to bring the estimate to; give the counts it was made from"
+        raise ValueError(msg)
     depth = held_out.sum() / train.sum()
     total = sum(np.sum(y - mu * depth * np.log(y + _OFFSET)) for y, mu in dense_blocks(held_out, denoised))
     return float(total / np.prod(held_out.shape))
