@@ -59,3 +59,11 @@ def check_counts(block: Any) -> None:
             "raw counts"
         )
         raise ValueError(msg)
+
+
+def check_rates(values: Floats) -> None:
+    """Refuse estimates that are no rates."""
+    n_bad = values.size - int(np.count_nonzero(np.isfinite(values) & (values >= 0)))
+    if n_bad:
+        msg = f"{n_bad} expected values are negative or not finite; rates are at least zero: set those to zero"
+        raise ValueError(msg)
