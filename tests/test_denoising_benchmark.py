@@ -165,3 +165,23 @@ class _InThisProcess:
 
     def shutdown(self, **kwargs):
         pass
+
+
+def test_every_cell_in_which_a_rival_is_ahead_is_listed(benchmark):
+    import pandas as pd
+
+    tables = sys.modules["denoising_tables"]
+    scores = {"autoimpute_counts": (3.0, 10.0), "nmf_eb": (2.5, 9.0), "autoimpute": (1.0, 99.0)}
+    rows = pd.DataFrame(
+        [
+            {"dataset": "zeisel", "seed": seed, "method": method, "deviance": deviance, "gain": gain + seed}
+            for method, (deviance, gain) in scores.items()
+            for seed in (0, 1)
+        ]
+    ).assign(**{name: np.nan for name in tables.MEASURES if name not in {"deviance", "gain"}})
+    text = tables.behind(rows)
+    assert text.startswith("autoimpute_counts is best or equal in 1 of 2 cells")
+    assert "| zeisel | nmf_eb | 2.5000 | 3.0000 |" in text  # less is better; our own other method is no rival
+    assert tables.winners(rows.assign(dataset=rows["dataset"].astype("category"))).endswith(
+        "| zeisel | autoimpute | 99.5 | autoimpute_counts | 89.0 |"
+    )
