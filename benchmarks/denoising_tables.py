@@ -149,8 +149,9 @@ def winners(rows: pd.DataFrame) -> str:
         mean = group.groupby("method", observed=True)["gain"].mean().sort_values(ascending=False)
         first, second = mean.index[0], mean.index[1] if len(mean) > 1 else "–"
         lead = f"{mean.iloc[0] - mean.iloc[1]:.1f}" if len(mean) > 1 else "–"
-        lines.append([str(dataset), first, f"{mean.iloc[0]:.1f}", second, lead])
-    return markdown(["data set", "lowest deviance", "milli-nats over the gene mean", "next", "ahead by"], lines)
+        lines.append([str(dataset), first, f"{mean.iloc[0]:.1f}", second, lead, str(len(mean))])
+    header = ["data set", "lowest deviance", "milli-nats over the gene mean", "next", "ahead by", "methods run"]
+    return markdown(header, lines)
 
 
 def score_table(rows: pd.DataFrame, measure: str, *, more: bool, digits: int) -> str:
