@@ -44,7 +44,15 @@ POSITIONAL = {
     "io.counts_matrix": (2, "an object and the layer to take from it, as in adata.layers[layer]"),
     "io.row_blocks": (2, "a matrix and the size of its blocks"),
     "io.write": (2, "what, and where to"),
+    "metrics.bulk_similarity": (2, "the estimate, and what it is compared with"),
+    "metrics.log_normalised_error": (2, "truth and estimate"),
+    "metrics.multinomial_gain": (2, "truth and estimate"),
+    "metrics.open_problems_mse": (2, "truth and estimate"),
+    "metrics.open_problems_poisson": (2, "truth and estimate"),
+    "metrics.poisson_deviance": (2, "truth and estimate, as in scikit-learn's metrics"),
+    "metrics.poisson_log_likelihood": (2, "truth and estimate"),
     "metrics.recovery_scores": (2, "truth and prediction, as in scikit-learn's metrics"),
+    "metrics.reference_correlation": (2, "truth and estimate"),
     "pp.processed_as": (2, "counts, and the recipe to follow"),
 }
 

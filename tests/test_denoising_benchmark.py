@@ -1,0 +1,187 @@
+"""The rivals of the denoising benchmark choose on molecules that are not scored, and their arithmetic is right."""
+
+import importlib
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from scipy import sparse, stats
+
+from scautoimpute.metrics import gene_frequencies, multinomial_gain, thin
+
+BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
+
+
+@pytest.fixture(scope="module")
+def benchmark():
+    sys.path.insert(0, str(BENCHMARKS))
+    try:
+        yield importlib.import_module("denoising")
+    finally:
+        sys.path.remove(str(BENCHMARKS))
+
+
+@pytest.fixture(scope="module")
+def rivals(benchmark):
+    return sys.modules["denoising_rivals"]
+
+
+@pytest.fixture(scope="module")
+def choice(benchmark):
+    return sys.modules["denoising_choice"]
+
+
+@pytest.fixture(scope="module")
+def counts():
+    """Two kinds of 60 cells in all, 40 genes, more variable than Poisson."""
+    rng = np.random.default_rng(0)
+    rate = rng.gamma(0.8, 4.0, size=(2, 40))[np.arange(60) % 2] * rng.gamma(4.0, 0.25, size=(60, 40))
+    return sparse.csr_array(rng.poisson(rate).astype(float))
+
+
+@pytest.fixture(scope="module")
+def profile(rivals, counts):
+    return next(iter(rivals.knn_profiles(counts, [{"k": 10, "n_pcs": 10}], np.random.default_rng(0))))[1]
+
+
+def test_dispersions_by_loop(choice, counts, profile):
+    x = counts.toarray()
+    mu = profile.astype(float) * x.sum(axis=1, keepdims=True)
+    by_gene = [
+        np.clip(sum((x[i, g] - mu[i, g]) ** 2 - mu[i, g] for i in range(60)) / np.sum(mu[:, g] ** 2), 1e-4, 20)
+        for g in range(40)
+    ]
+    np.testing.assert_allclose(choice.dispersions(profile, counts), by_gene, rtol=1e-4, atol=1e-6)
+
+
+def test_the_posterior_is_that_of_a_gamma_prior(choice, counts, profile):
+    """By the conjugate update: shape 1/φ + x, rate 1/(φ μ) + 1; then divided by the cell's sum."""
+    x = counts.toarray()
+    phi = choice.dispersions(profile, counts) * 1.7
+    mu = np.maximum(profile.astype(float) * x.sum(axis=1, keepdims=True), 1e-30)
+    mean = stats.gamma(1 / phi + x, scale=1 / (1 / (phi * mu) + 1)).mean()
+    expected = mean / mean.sum(axis=1, keepdims=True)
+    np.testing.assert_allclose(choice.posterior(profile, counts, 1.7), expected, rtol=2e-3, atol=1e-7)
+
+
+def test_what_is_chosen_is_the_best_at_the_molecules_held_out(choice, counts, profile):
+    inner = choice.Inner.of(counts, np.random.default_rng(1))
+    floor, score = choice.choose_floor(profile, inner)
+    for other in choice.FLOORS:
+        assert inner.score(choice.mixed(profile, inner.frequency_G, other)[inner.cell, inner.gene]) <= score + 1e-9
+    prior, eb = choice.choose_prior(profile, inner, floor=floor)
+    made = choice.posterior(choice.mixed(profile, inner.frequency_G, prior.floor), inner.train, prior.scale)
+    assert inner.score(made[inner.cell, inner.gene]) == pytest.approx(eb, abs=1e-5)
+    for scale in choice.SCALES:
+        other = choice.posterior(choice.mixed(profile, inner.frequency_G, prior.floor), inner.train, scale)
+        assert inner.score(other[inner.cell, inner.gene]) <= eb + 1e-5
+
+
+def test_some_cells_are_the_same_problem(choice, counts, profile, monkeypatch):
+    inner = choice.Inner.of(counts, np.random.default_rng(1))
+    monkeypatch.setattr(choice, "_CELLS_AT_MOST", 20)
+    part_profile, part = choice._some_cells(profile, inner)
+    assert part_profile.shape == (20, 40)
+    assert part.train.shape == (20, 40)
+    whole = sparse.csr_array((inner.y, (inner.cell, inner.gene)), shape=counts.shape)
+    kept = sparse.csr_array((part.y, (part.cell, part.gene)), shape=(20, 40))
+    chosen = np.linspace(0, 59, 20).astype(int)
+    np.testing.assert_array_equal(kept.toarray(), whole[chosen].toarray())
+
+
+def test_every_family_gives_shares(rivals, counts):
+    for family in rivals._FAMILIES:
+        name = next(iter(family.variants))
+        if name in {"scvi", "autoimpute", *rivals.unavailable()}:
+            continue
+        settings = [family.settings[0], *family.settings[-2:]] if len(family.settings) > 1 else family.settings
+        settings = [s for s in settings if s.get("rank", 0) < 40]
+        found = list(family.profiles(counts, settings, np.random.default_rng(0)))
+        assert found, name
+        for setting, made in found:
+            assert made.dtype == np.float32
+            assert made.min() >= 0, (name, setting)
+            np.testing.assert_allclose(made.sum(axis=1), 1, rtol=1e-4)
+
+
+def test_components_of_full_rank_are_the_counts(rivals, counts):
+    x = counts[:, gene_frequencies(counts) > 1e-3]
+    own = x.toarray() / x.sum(axis=1)[:, None]
+    rank = min(x.shape) - 1
+    for curve in ("sqrt", "linear"):
+        made = next(iter(rivals.pca_profiles(x, [{"curve": curve, "rank": rank}], np.random.default_rng(0))))[1]
+        assert np.abs(made - own).max() < 0.02
+
+
+def test_scored_molecules_play_no_part_in_a_choice(rivals, counts):
+    """An estimate is a function of the training molecules and the seed, and the empirical-Bayes step helps."""
+    train, held_out = thin(counts, share=0.1, random_state=0)
+    first, again = (list(rivals.estimates("knn", train, 3)) for _ in range(2))
+    assert [e.method for e in first] == ["knn", "knn_eb"]
+    for one, other in zip(first, again, strict=True):
+        np.testing.assert_array_equal(one.scored_NG, other.scored_NG)
+        assert one.choice == other.choice
+    gain = {e.method: multinomial_gain(held_out, e.scored_NG, train=train) for e in first}
+    assert gain["knn_eb"] > gain["knn"] > 0
+
+
+def test_rows_are_written_read_and_not_run_again(benchmark, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(benchmark, "ProcessPoolExecutor", _InThisProcess)
+    command = ["--data", str(tmp_path), "--seeds", "0", "--output", str(tmp_path / "rows.csv"), "--methods", "none"]
+    assert benchmark.main(command) == 0
+    rows = benchmark.read_rows(tmp_path / "rows.csv")
+    assert [(row.dataset, row.method, row.n_cells) for row in rows] == [("pbmc68k_reduced", "none", 700)]
+    assert rows[0].removed == 0
+    assert benchmark.main([*command, "gene_mean", "gene_mean_eb"]) == 0
+    assert "1 runs to do, 1 rows" in capsys.readouterr().err
+    rows = {row.method: row for row in benchmark.read_rows(tmp_path / "rows.csv")}
+    assert rows["gene_mean"].gain == pytest.approx(0, abs=0.01)
+    assert rows["gene_mean_eb"].gain > rows["none"].gain
+    assert benchmark.main([*command, "--table"]) == 0
+    table = (tmp_path / "rows.md").read_text()
+    assert "| pbmc68k_reduced | gene_mean_eb |" in table
+    assert "Not run: knn" in table
+
+
+class _InThisProcess:
+    """A pool that runs what it is given at once, for tests of the bookkeeping."""
+
+    def __init__(self, *args, **kwargs):
+        pass
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *error):
+        return None
+
+    def submit(self, function, *args):
+        from concurrent.futures import Future
+
+        done = Future()
+        done.set_result(function(*args))
+        return done
+
+    def shutdown(self, **kwargs):
+        pass
+
+
+def test_every_cell_in_which_a_rival_is_ahead_is_listed(benchmark):
+    import pandas as pd
+
+    tables = sys.modules["denoising_tables"]
+    scores = {"autoimpute_counts": (3.0, 10.0), "nmf_eb": (2.5, 9.0), "autoimpute": (1.0, 99.0)}
+    rows = pd.DataFrame(
+        [
+            {"dataset": "zeisel", "seed": seed, "method": method, "deviance": deviance, "gain": gain + seed}
+            for method, (deviance, gain) in scores.items()
+            for seed in (0, 1)
+        ]
+    ).assign(**{name: np.nan for name in tables.MEASURES if name not in {"deviance", "gain"}})
+    text = tables.behind(rows)
+    assert text.startswith("autoimpute_counts is best or equal in 1 of 2 cells")
+    assert "| zeisel | nmf_eb | 2.5000 | 3.0000 |" in text  # less is better; our own other method is no rival
+    assert tables.winners(rows.assign(dataset=rows["dataset"].astype("category"))).endswith(
+        "| zeisel | autoimpute | 99.5 | autoimpute_counts | 89.0 | 3 |"
+    )
