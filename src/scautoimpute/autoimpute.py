@@ -70,7 +70,7 @@ class AutoImpute:
         always takes all.
     held_out_share, n_folds
         In each of `n_folds` folds (default 3) this share of the observed entries (default 0.1) is hidden, to stop
-        training, weigh the networks and score the result: of counts this share of each cell's molecules, once.
+        training, weigh the networks and score the result: of each cell's molecules 0.05, once.
         `preset="paper"` hides nothing unless asked.
     device
         `"auto"` (a GPU if there is one), `"cpu"`, `"cuda"`, …

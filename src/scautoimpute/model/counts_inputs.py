@@ -17,6 +17,7 @@ __all__ = ["CountsEncoding", "batch_frequencies", "library_sizes"]
 
 SMALLEST_SD = 0.15  # of log-normalised counts: rarely seen genes are not blown up beyond this
 INPUT_SCALE = 3.0
+SMALLEST_EXCESS = 1e-5  # relative variance of a gene between batches, below which they count as alike
 PSEUDO_COUNT = 0.05  # molecules of each gene, so that no frequency is zero
 
 
@@ -103,7 +104,7 @@ def batch_frequencies(x: sparse.csr_array, batch_N: NDArray[np.intp]) -> NDArray
         return np.asarray(share_G[None])
     expected_KG = count_KG.sum(axis=1, keepdims=True) * share_G
     excess = ((count_KG - expected_KG) ** 2 - expected_KG).sum() / (expected_KG**2).sum()
-    k = 1 / max(excess, 1e-3)
+    k = 1 / max(excess, SMALLEST_EXCESS)
     frequency_KG: NDArray[np.float64] = share_G * (count_KG + k) / (expected_KG + k)
     frequency_KG /= frequency_KG.sum(axis=1, keepdims=True)
     return frequency_KG

@@ -30,7 +30,7 @@ _DEFAULTS: dict[str | None, dict[str, Any]] = {
         "l2": 0.0,
         "threshold": 1e-4,
         "max_epochs": 300,
-        "held_out_share": 0.1,
+        "held_out_share": 0.05,
         "n_folds": 1,
     },
     # The published program's defaults (paper, Methods; AutoImpute.py)
