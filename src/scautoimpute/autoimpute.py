@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Self, TypeAlias
 import numpy as np
 
 from ._alignment import align_genes
+from ._estimand import Estimand, check_estimand
 from ._recipe import model_shares
 from ._seed import generator_of
 from .errors import NotFittedError
@@ -43,6 +44,11 @@ class AutoImpute:
     objective
         `"masked"`: zeros are missing, the squared error over observed entries is minimised (paper, eq. 8), and an
         entry's expected log2 expression *given that it was detected* is estimated.
+    estimand
+        What `impute` returns by default. `"detected"`: expected log2 expression given that it was detected, which is
+        what recovers hidden entries. `"expected"`: that times the probability of detection, the expected log2
+        expression with zeros counted, for clustering and other analyses of whole cells; another network learns the
+        probability. Not with `preset="paper"`.
     preset
         None for this package's recipe: an empirical-Bayes base, two small autoencoders per fold that improve on
         it, and a mixture weighted on held-out entries. `"paper"` for the published method to the letter.
@@ -81,6 +87,9 @@ class AutoImpute:
         them and were not stopped by them, with weights learned on other entries.
     weights_
         What each network is worth in the mixture; what is missing to one is the base's share.
+    detection_
+        With ``estimand="expected"``: of `n` entries hidden whatever their value, the root mean squared error of the
+        probability of detection, of the `model` and of its `base` (rates of the gene and the cell); else None.
     converged_
         Whether every network stopped by itself before `max_epochs`.
     genes_
@@ -110,6 +119,7 @@ class AutoImpute:
         self,
         objective: str = "masked",
         *,
+        estimand: Estimand = "detected",
         preset: str | None = None,
         hidden: int | tuple[int, ...] | None = None,
         optimizer: str | None = None,
@@ -136,6 +146,8 @@ class AutoImpute:
             held_out_share=held_out_share,
             n_folds=n_folds,
         )
+        check_estimand(estimand, preset)
+        self.estimand = estimand
         self.device = device
         self.random_state = random_state
         self.recipe_: dict[str, Any] | None = None  # how counts became the training data, where `tl` did it
@@ -178,7 +190,8 @@ class AutoImpute:
         device = _resolve_device(self.device)
         seed, rng = self.random_state, generator_of(self.random_state)
         with open_checkpoint(checkpoint, x=x, settings=self.settings, random_state=seed, device=device) as progress:
-            outcome = fit_model(x, self.settings, rng, device, progress)
+            expected = self.estimand == "expected"
+            outcome = fit_model(x, self.settings, rng, device, progress, with_detection=expected)
         self.model_: MaskedModel | PaperModel = outcome.model
         self.history_: pd.DataFrame = outcome.history
         self.held_out_: dict[str, Any] | None = outcome.held_out
@@ -212,9 +225,23 @@ class AutoImpute:
             return {}
         return {v.name: float(w) for v, w in zip(VARIANTS, self.model_.weights_K, strict=True)}
 
+    @property
+    def detection_(self) -> dict[str, Any] | None:
+        """How well detection is predicted; None if that was not learned."""
+        self._check_fitted()
+        detection = getattr(self.model_, "detection", None)
+        return None if detection is None else dict(detection.held_out)
+
     # ---------------------------------------------------------------------------------------------- apply
 
-    def impute(self, data: "Data", *, layer: str | None = None, keep_observed: bool = True) -> "NDArray[np.float32]":
+    def impute(
+        self,
+        data: "Data",
+        *,
+        layer: str | None = None,
+        keep_observed: bool = True,
+        estimand: Estimand | None = None,
+    ) -> "NDArray[np.float32]":
         """Return cells × modelled genes on the log2 scale, float32, never negative; zeros for a cell with no entry.
 
         The columns are the model's genes, `genes_`, those too that the data lack.
@@ -230,16 +257,30 @@ class AutoImpute:
             With AnnData, the layer to take.
         keep_observed
             Fill only the missing entries (True), or replace the observed ones by their estimates too (False).
+        estimand
+            `"detected"` or `"expected"`, which only a model made with ``estimand="expected"`` can give; by default
+            what the model was made with.
+
+        Raises
+        ------
+        ValueError
+            If the data do not fit the model, or it did not learn what `estimand` asks for.
         """
         x = self._aligned(data, layer)
+        self._check_learned(estimand or self.estimand)
         imputed = np.empty(x.shape, dtype=np.float32)
         for rows in self._blocks(x, "imputing"):
-            imputed[rows] = self._impute_block(x[rows], keep_observed)
+            imputed[rows] = self._impute_block(x[rows], keep_observed, estimand)
         return imputed
 
-    def _impute_block(self, x: "sparse.csr_array", keep_observed: bool) -> "NDArray[np.float32]":
+    def _impute_block(
+        self, x: "sparse.csr_array", keep_observed: bool, estimand: str | None = None
+    ) -> "NDArray[np.float32]":
         """Estimates for a few cells that fit in memory as a dense matrix; `x` has the model's genes as columns."""
         imputed: NDArray[np.float32] = np.maximum(self.model_.predict(x), 0)
+        detection = getattr(self.model_, "detection", None)
+        if detection is not None and (estimand or self.estimand) == "expected":
+            imputed *= detection.predict(x)  # E[x] = P(detected) · E[x | detected]
         imputed[np.diff(x.indptr) == 0] = 0  # nothing is known of a cell without observed entries
         if keep_observed:
             imputed[x.nonzero()] = x.data
@@ -276,6 +317,12 @@ class AutoImpute:
             msg = f"the data have {x.shape[1]} genes, the model was trained on {self.n_genes_in_}: give the same genes"
             raise ValueError(msg)
         return x
+
+    def _check_learned(self, estimand: str) -> None:
+        check_estimand(estimand, self.settings.preset)
+        if estimand == "expected" and self.detection_ is None:
+            msg = "estimand='expected' asks for what this model did not learn: train AutoImpute(estimand='expected')"
+            raise ValueError(msg)
 
     @property
     def is_fitted(self) -> bool:
@@ -318,6 +365,7 @@ class AutoImpute:
         estimator = cls(device=device)
         estimator.settings = Settings.from_json(description["settings"])
         estimator.model_ = model.to(_resolve_device(device))
+        estimator.estimand = "detected" if estimator.detection_ is None else "expected"
         estimator.genes_, estimator.n_genes_in_ = description["genes"], description["n_genes_in"]
         estimator.held_out_, estimator.converged_ = description["held_out"], description["converged"]
         estimator.history_ = pd.DataFrame(description["history"]["data"], columns=description["history"]["columns"])
