@@ -218,7 +218,7 @@ def test_layer_and_record(tmp_path):
     model.save(tmp_path / "model")
     adata.write_h5ad(tmp_path / "cells.h5ad")
     record = apply.impute_file(
-        tmp_path / "cells.h5ad", tmp_path / "out.h5ad", model=AutoImpute.load(tmp_path / "model")
+        tmp_path / "cells.h5ad", output=tmp_path / "out.h5ad", model=AutoImpute.load(tmp_path / "model")
     )
     assert record["estimand"] == "expected"
     applied = anndata.read_h5ad(tmp_path / "out.h5ad").layers["imputed"]

@@ -88,8 +88,8 @@ class AutoImpute:
     weights_
         What each network is worth in the mixture; what is missing to one is the base's share.
     detection_
-        With ``estimand="expected"``: of `n` entries hidden whatever their value, the root mean squared error of the
-        probability of detection, of the `model` and of its `base` (rates of the gene and the cell); else None.
+        With ``estimand="expected"``: at `n` entries hidden whatever their value, the cross-entropy (nats per entry) of
+        the probability of detection, of the `model` and of its `base` (rates of the gene and the cell); else None.
     converged_
         Whether every network stopped by itself before `max_epochs`.
     genes_

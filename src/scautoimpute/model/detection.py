@@ -49,8 +49,8 @@ class DetectionModel:
     network
         Its output is added to the logits.
     held_out
-        `n` entries hidden whatever their value, and the root mean squared error of the predicted probability there:
-        of the `model` and of the `base`, which has no network.
+        `n` entries hidden whatever their value, and the cross-entropy (nats per entry) of the predicted probability
+        there: of the `model` and of the `base`, which has no network.
     """
 
     encoding: Encoding
@@ -124,7 +124,7 @@ def fit_detection(
         file.keep(training)
     file.keep(training)
     network.requires_grad_(False)
-    scores = [_error(model, net, seen, scored) for net in (network, None)]
+    scores = [_loss(model, net, seen, scored) for net in (network, None)]
     held_out = {"n": len(scored.rows), "model": scores[0], "base": scores[1]}
     return replace(model, held_out=held_out), training.record
 
@@ -160,7 +160,7 @@ def _train(
     net, plan, generator, optimizer = training.net, training.plan, training.generator, training.optimizer
     n_cells = len(known_NG)
     if not training.record.epochs:
-        training.best_error = _error(model, None, seen, data.stopping)
+        training.best_error = _loss(model, None, seen, data.stopping)
     while not training.is_over:
         order = torch.randperm(n_cells, generator=generator, device=known_NG.device)
         total = 0.0
@@ -178,17 +178,18 @@ def _train(
             training.step += 1
             average_weights(training.averaged, net, min(plan.averaging, 1 - 1 / (training.step + 1)))
             total += float(loss.detach()) * len(rows)
-        training.add_epoch(total / n_cells, _error(model, training.averaged, seen, data.stopping), n_cells)
+        training.add_epoch(total / n_cells, _loss(model, training.averaged, seen, data.stopping), n_cells)
         yield training.record
     training.finish()
 
 
 @torch.no_grad()
-def _error(model: DetectionModel, net: Autoencoder | None, seen: sparse.csr_array, held_out: HeldOut) -> float:
-    """Root mean squared error of the probability at held-out entries; of the base alone without `net`."""
+def _loss(model: DetectionModel, net: Autoencoder | None, seen: sparse.csr_array, held_out: HeldOut) -> float:
+    """Cross-entropy (nats per entry) at held-out entries; of the base alone without `net`."""
     x_BG = torch.as_tensor(seen.toarray(), device=model.logit_G.device)
     observed_BG = (x_BG > 0).float()
     base_BG, added_BG = model.logits(net or model.network, x_BG, observed_BG, observed_BG, 1.0)
     logit_BG = base_BG if net is None else base_BG + added_BG
-    probability_V = torch.sigmoid(logit_BG).cpu().numpy()[held_out.rows, held_out.columns]
-    return float(np.sqrt(np.mean(np.square(probability_V - (held_out.values > 0)))))
+    at = tuple(torch.as_tensor(index, device=logit_BG.device) for index in (held_out.rows, held_out.columns))
+    detected_V = torch.as_tensor(held_out.values > 0, device=logit_BG.device).float()
+    return float(binary_cross_entropy_with_logits(logit_BG[at], detected_V))
