@@ -437,6 +437,8 @@ def test_options_that_mean_nothing_are_refused(trained, counts):
         trained.impute(counts, keep_observed=True)
     with pytest.raises(ValueError, match="preset='paper' is a form of the masked objective"):
         AutoImpute("counts", preset="paper")
+    with pytest.raises(ValueError, match="n_folds=3 has no effect"):
+        AutoImpute("counts", n_folds=3)
     with pytest.raises(ValueError, match="posterior is for objective='counts'"):
         AutoImpute(hidden=3, max_epochs=2, n_folds=1).fit(np.log2(counts + 1)).posterior(counts)
 
