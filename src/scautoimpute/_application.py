@@ -121,13 +121,18 @@ def record_of(
     genes: Any,
     choices: dict[str, Any],
     alignment: "Alignment | None",
+    estimand: str | None = None,
 ) -> dict[str, Any]:
-    """How a layer came about, as values that h5ad can store; an `alignment` means that the model was trained before."""
+    """How a layer came about, as values that h5ad can store; an `alignment` means that the model was trained before.
+
+    `estimand` is by default the estimator's own.
+    """
     settings = {k: v for k, v in estimator.settings.to_json().items() if v is not None}
     record = {
         "scale": scale,
         "scale_in_words": check_scale(scale),
         "keep_observed": keep_observed,
+        "estimand": estimand or estimator.estimand,
         "n_zeros": zeros[0],
         "n_zeros_filled": zeros[1],
         "genes": np.asarray(genes, dtype=object),
@@ -145,4 +150,6 @@ def record_of(
         record["random_state"] = int(estimator.random_state)
     if estimator.held_out_ is not None:
         record["held_out"] = estimator.held_out_
+    if estimator.detection_ is not None:
+        record["detection"] = estimator.detection_
     return record

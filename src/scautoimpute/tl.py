@@ -7,6 +7,7 @@ import numpy as np
 from scipy import sparse
 
 from ._application import all_genes, check_key, recipe_of, record_of, zeros_filled
+from ._estimand import Estimand, check_estimand
 from .autoimpute import AutoImpute
 from .io.matrix import CELLS_PER_BLOCK, counts_matrix, row_blocks
 from .pp import Processed, processed_as, processed_matrix
@@ -34,6 +35,7 @@ def autoimpute(
     n_top_genes: "TopGenes" = 1000,
     flavor: "Flavor" = "dispersion",
     preset: str | None = None,
+    estimand: Estimand | None = None,
     model: AutoImpute | None = None,
     scale: "Scale" = "log1p",
     keep_observed: bool = True,
@@ -54,6 +56,9 @@ def autoimpute(
         Genes to model, and by what they are chosen; see `scautoimpute.pp.select_genes`.
     preset
         None for this package's recipe, `"paper"` for the published one; see `AutoImpute`.
+    estimand
+        `"detected"`, expression given that it was detected, or `"expected"`, expected expression with zeros counted,
+        which suits clustering; see `AutoImpute`. By default what `model` was made with, `"detected"` without one.
     model
         An `AutoImpute` to use instead of a new one: trained here if it has not been trained; applied as it is,
         with the genes and library size it was trained on, if it has (`n_top_genes` and `flavor` are then ignored).
@@ -114,17 +119,17 @@ def autoimpute(
     (60, 80)
     """
     check_scale(scale)
-    _check_options(model, preset, key_added, layer)
+    _check_options(model, preset, estimand, key_added, layer)
     if copy:
         adata = adata.to_memory(copy=True) if adata.isbacked else adata.copy()
-    estimator = model or AutoImpute(preset=preset, random_state=random_state)
+    estimator = model or AutoImpute(estimand=estimand, preset=preset, random_state=random_state)
     if estimator.is_fitted and checkpoint is not None:
         msg = f"checkpoint={str(checkpoint)!r} has no effect with a trained model: leave it out"
         raise ValueError(msg)
     processed = _process_and_fit(
         adata, estimator, layer=layer, n_top_genes=n_top_genes, flavor=flavor, checkpoint=checkpoint
     )
-    imputed = estimator.impute(processed.log2, keep_observed=keep_observed)[:, processed.columns]
+    imputed = estimator.impute(processed.log2, keep_observed=keep_observed, estimand=estimand)[:, processed.columns]
     adata.obsm["X_autoimpute"] = estimator.embed(processed.log2)
     adata.obs["autoimpute_size_factor"] = processed.size_factor
     adata.var["autoimpute_modelled"] = np.isin(np.arange(adata.n_vars), processed.genes)
@@ -136,17 +141,26 @@ def autoimpute(
         genes=adata.var_names[processed.genes],
         choices=processed.choices,
         alignment=processed.alignment,
+        estimand=estimand,
     )
     adata.layers[key_added] = _layer(counts_matrix(adata, layer), processed, imputed, scale, keep_observed)
     return adata if copy else None
 
 
-def _check_options(model: AutoImpute | None, preset: str | None, key_added: str, layer: str | None) -> None:
+def _check_options(
+    model: AutoImpute | None, preset: str | None, estimand: str | None, key_added: str, layer: str | None
+) -> None:
     if model is not None and preset is not None:
         msg = (
             f"both model= and preset={preset!r} were given: set the preset of the model, AutoImpute(preset={preset!r})"
         )
         raise ValueError(msg)
+    if model is not None and estimand == "expected" and model.estimand != "expected":
+        msg = (
+            "estimand='expected' asks for what this model does not learn: make it with AutoImpute(estimand='expected')"
+        )
+        raise ValueError(msg)
+    check_estimand(estimand, preset=preset)
     check_key(key_added, layer)
 
 

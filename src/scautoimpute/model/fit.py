@@ -1,31 +1,36 @@
 """From observed entries and settings to a model, its history and its held-out scores."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
+from numpy.typing import NDArray
 from scipy import sparse
 
 from ..metrics.recovery import gene_cell_bias, gene_mean, hide_entries, recovery_scores
 from ..progress import progress_bar
 from .checkpoint import Checkpoint
+from .counts import CountsModel
+from .counts_fit import fit_counts
+from .detection import fit_detection
 from .masked import VARIANTS, HeldOutPrediction, MaskedModel, fit_masked
 from .paper import PaperModel, fit_paper
 from .settings import Settings
 from .training import TrainingRecord
 
-__all__ = ["Outcome", "fit_model"]
+__all__ = ["Outcome", "fit_counts_model", "fit_model"]
 
 HISTORY_COLUMNS = ["network", "fold", "epoch", "loss", "held_out_rmse"]
+COUNTS_COLUMNS = ["network", "fold", "epoch", "loss", "held_out_loss"]
 
 
 @dataclass(frozen=True)
 class Outcome:
     """What training gives."""
 
-    model: MaskedModel | PaperModel
+    model: MaskedModel | PaperModel | CountsModel
     history: pd.DataFrame
     held_out: dict[str, Any] | None
     converged: bool
@@ -37,10 +42,47 @@ def fit_model(
     rng: np.random.Generator,
     device: torch.device,
     checkpoint: Checkpoint | None = None,
+    *,
+    with_detection: bool = False,
 ) -> Outcome:
-    """Train as `settings` say, from where `checkpoint` left off; `x` is cells × genes, the observed entries stored."""
+    """Train as `settings` say, from where `checkpoint` left off; `x` is cells × genes, the observed entries stored.
+
+    `with_detection` learns the probability of detection too, after and without effect on everything else.
+    """
     fit = _fit_paper if settings.preset == "paper" else _fit_default
-    return fit(x, settings, rng, device, checkpoint)
+    outcome = fit(x, settings, rng, device, checkpoint)
+    if not with_detection or not isinstance(outcome.model, MaskedModel):
+        return outcome
+    detection, record = fit_detection(x, settings, rng, device, checkpoint=checkpoint)
+    model = replace(outcome.model, detection=detection)
+    return replace(outcome, model=model, converged=outcome.converged and record.converged)
+
+
+def fit_counts_model(
+    x: sparse.csr_array,
+    batch_N: NDArray[np.intp],
+    settings: Settings,
+    rng: np.random.Generator,
+    device: torch.device,
+    *,
+    batches: tuple[str, ...] = (),
+    checkpoint: Checkpoint | None = None,
+) -> Outcome:
+    """Train the counts objective on counts, cells × genes, of cells whose batch is given as a position in `batches`."""
+    with progress_bar(settings.max_epochs, "training (at most)", "epoch") as bar:
+        shown = 0
+
+        def on_epoch(record: TrainingRecord) -> None:
+            nonlocal shown
+            bar.update(len(record.epochs) - shown)
+            shown = len(record.epochs)
+
+        model, scores, record = fit_counts(
+            x, batch_N, settings, rng, device, batches=batches, on_epoch=on_epoch, checkpoint=checkpoint
+        )
+        bar.update(settings.max_epochs - shown)
+    rows = [{"network": "network", "fold": 0} | epoch for epoch in record.epochs]
+    return Outcome(model, pd.DataFrame(rows, columns=COUNTS_COLUMNS), scores, record.converged)
 
 
 def _fit_default(

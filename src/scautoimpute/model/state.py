@@ -8,6 +8,9 @@ import torch
 from torch import Tensor
 
 from .base import TwoWayBase
+from .counts import EXPERTS, CountsModel, build_network
+from .counts_inputs import CountsEncoding
+from .detection import DETECTION_NETWORK, DetectionModel
 from .inputs import Encoding
 from .masked import VARIANTS, Fold, MaskedModel
 from .network import Autoencoder
@@ -19,10 +22,12 @@ __all__ = ["model_from_state", "model_state"]
 Tensors = dict[str, Tensor]
 
 
-def model_state(model: MaskedModel | PaperModel) -> tuple[Tensors, dict[str, Any]]:
+def model_state(model: MaskedModel | PaperModel | CountsModel) -> tuple[Tensors, dict[str, Any]]:
     """Tensors by name, and everything else as plain values."""
     if isinstance(model, PaperModel):
         return _named(model.network.state_dict(), "network"), {}
+    if isinstance(model, CountsModel):
+        return _counts_state(model)
     tensors = {"base.gene": torch.as_tensor(model.base.gene_G), "weights": torch.as_tensor(model.weights_K)}
     for index, fold in enumerate(model.folds):
         tensors |= _named(_fold_tensors(fold), f"fold{index}")
@@ -33,12 +38,20 @@ def model_state(model: MaskedModel | PaperModel) -> tuple[Tensors, dict[str, Any
             for fold in model.folds
         ],
     }
+    if model.detection is not None:
+        tensors |= _named(_detection_tensors(model.detection), "detection")
+        values["detection"] = {
+            "base": model.detection.encoding.base.to_json(),
+            "log_count_mean": model.detection.encoding.log_count_mean,
+            "shown_share": model.detection.shown_share,
+            "held_out": model.detection.held_out,
+        }
     return tensors, values
 
 
 def model_from_state(
     tensors: Tensors, values: dict[str, Any], settings: Settings, *, n_genes: int
-) -> MaskedModel | PaperModel:
+) -> MaskedModel | PaperModel | CountsModel:
     """Inverse of `model_state`.
 
     Raises
@@ -61,7 +74,11 @@ def model_from_state(
     return model
 
 
-def _model(tensors: Tensors, values: dict[str, Any], settings: Settings, n_genes: int) -> MaskedModel | PaperModel:
+def _model(
+    tensors: Tensors, values: dict[str, Any], settings: Settings, n_genes: int
+) -> MaskedModel | PaperModel | CountsModel:
+    if settings.objective == "counts":
+        return _counts_model(tensors, values, settings, n_genes)
     if settings.preset == "paper":
         with torch.device("meta"):  # shapes without memory: what the file claims may be larger than it is
             network = PaperModel.build(n_genes, settings)
@@ -75,7 +92,34 @@ def _model(tensors: Tensors, values: dict[str, Any], settings: Settings, n_genes
     if weights.min() < 0 or weights.sum() > 1 + 1e-9:
         msg = f"the weights {weights.tolist()} are no shares of one"
         raise ValueError(msg)
-    return MaskedModel(base, folds, weights)
+    detection = _detection(tensors, values["detection"], settings, n_genes) if "detection" in values else None
+    return MaskedModel(base, folds, weights, detection)
+
+
+def _counts_state(model: CountsModel) -> tuple[Tensors, dict[str, Any]]:
+    tensors = _named(model.network.state_dict(), "network") | _named(model.encoding.tensors, "encoding")
+    tensors |= {"dispersion": model.dispersion_2G.cpu().contiguous(), "weights": torch.as_tensor(model.weights_K)}
+    return tensors, {"median_library": model.encoding.median_library, "batches": list(model.batches)}
+
+
+def _counts_model(tensors: Tensors, values: dict[str, Any], settings: Settings, n_genes: int) -> CountsModel:
+    batches = values["batches"]
+    if not isinstance(batches, list) or not all(isinstance(name, str) for name in batches) or len(batches) == 1:
+        msg = "the names of its batches are no list of several names"
+        raise ValueError(msg)
+    n_batches, median = max(1, len(batches)), _finite(values["median_library"])
+    with torch.device("meta"):
+        network = build_network(n_genes, n_batches, settings.hidden)
+    n_inputs = n_genes + (n_batches if n_batches > 1 else 0)
+    shapes = {"centre_I": (n_inputs,), "unit_G": (n_genes,), "log_frequency_KG": (n_batches, n_genes)}
+    scales = {name: _of_shape(tensors, f"encoding.{name}", s, torch.float32) for name, s in shapes.items()}
+    dispersion_2G = _of_shape(tensors, "dispersion", (2, n_genes), torch.float32)
+    weights_K = _of_shape(tensors, "weights", (len(EXPERTS),), torch.float64).numpy()
+    if weights_K.min() < 0 or abs(weights_K.sum() - 1) > 1e-9 or median <= 0 or dispersion_2G.min() < 0:
+        msg = "its weights are no shares of one, or its median library or dispersions are not positive"
+        raise ValueError(msg)
+    encoding = CountsEncoding(**scales, median_library=median)
+    return CountsModel(_loaded(network, tensors, "network"), encoding, dispersion_2G, weights_K, tuple(batches))
 
 
 def _named(tensors: Tensors, prefix: str) -> Tensors:
@@ -90,14 +134,38 @@ def _fold_tensors(fold: Fold) -> Tensors:
     return tensors
 
 
-def _fold(tensors: Tensors, prefix: str, values: dict[str, Any], settings: Settings, n_genes: int) -> Fold:
+def _detection_tensors(detection: DetectionModel) -> Tensors:
+    encoding = detection.encoding
+    rates = {"base.gene": torch.as_tensor(encoding.base.gene_G), "logit": detection.logit_G}
+    return encoding.tensors | rates | _named(detection.network.state_dict(), "network")
+
+
+def _detection(tensors: Tensors, values: dict[str, Any], settings: Settings, n_genes: int) -> DetectionModel:
+    encoding = _encoding(tensors, "detection", values, n_genes)
+    logit_G = _of_shape(tensors, "detection.logit", (n_genes,), torch.float32)
+    with torch.device("meta"):
+        network = DETECTION_NETWORK.build(n_genes, settings.hidden)
+    if not 0 < _finite(values["shown_share"]) <= 1:
+        msg = f"the share of entries shown, {values['shown_share']}, is no share"
+        raise ValueError(msg)
+    held_out = {name: _finite(values["held_out"][name]) for name in ("n", "model", "base")}
+    loaded = _loaded(network, tensors, "detection.network")
+    return DetectionModel(encoding, logit_G, values["shown_share"], loaded, held_out)
+
+
+def _encoding(tensors: Tensors, prefix: str, values: dict[str, Any], n_genes: int) -> Encoding:
     base = _base(tensors, f"{prefix}.base.gene", values["base"], n_genes)
     names = [name for name in Encoding.__annotations__ if name.endswith("_G")]
     scales = {name: _of_shape(tensors, f"{prefix}.{name}", (n_genes,), torch.float32) for name in names}
+    return Encoding(**scales, log_count_mean=_finite(values["log_count_mean"]), base=base)
+
+
+def _fold(tensors: Tensors, prefix: str, values: dict[str, Any], settings: Settings, n_genes: int) -> Fold:
+    encoding = _encoding(tensors, prefix, values, n_genes)
     with torch.device("meta"):
         networks = [variant.build(n_genes, settings.hidden) for variant in VARIANTS]
     loaded = tuple(_loaded(n, tensors, f"{prefix}.{v.name}") for n, v in zip(networks, VARIANTS, strict=True))
-    return Fold(Encoding(**scales, log_count_mean=_finite(values["log_count_mean"]), base=base), loaded)
+    return Fold(encoding, loaded)
 
 
 def _base(tensors: Tensors, name: str, values: dict[str, Any], n_genes: int) -> TwoWayBase:
