@@ -3,6 +3,7 @@
 import re
 import subprocess
 import sys
+from importlib.util import find_spec
 
 import anndata as ad
 import h5py
@@ -13,6 +14,7 @@ from scipy import sparse
 from scautoimpute import datasets, io
 from scautoimpute.io.hdf5 import open_hdf5
 
+SECONDS = 300  # until a process that hangs is killed
 HEAP = rb"GCOL\x01\0\0\0"
 READ_ALL = """
 import sys
@@ -29,7 +31,7 @@ for path in sys.argv[1:]:
 def said_of(*paths):
     """What reading each of some files ends in, found out in a process that can be killed."""
     found = subprocess.run(
-        [sys.executable, "-c", READ_ALL, *map(str, paths)], capture_output=True, text=True, timeout=60, check=True
+        [sys.executable, "-c", READ_ALL, *map(str, paths)], capture_output=True, text=True, timeout=SECONDS, check=True
     )
     return found.stdout.splitlines()
 
@@ -51,7 +53,7 @@ def entry(number, size):
 
 def write_h5ad(path):
     """Cells with names in several heaps, some of them compressed, as anndata writes them."""
-    real = datasets.pbmc68k_reduced()[:, :50]
+    real = datasets.pbmc68k_reduced()[:500, :50]
     adata = ad.AnnData(sparse.csr_matrix(real.X), obs=real.obs[["cell_type"]], var=real.var[[]])
     adata.obs_names = [f"{name}_{'long' * 60}" for name in adata.obs_names]
     adata.uns["note"] = np.array(["some", "text"], dtype=object)
@@ -71,6 +73,11 @@ def write_10x(path, libver="earliest"):
         group["features/genome"] = np.array(["hg19"] * 3, dtype="S")
 
 
+def write_new_10x(path):
+    """With the newest layout of a file's own records."""
+    write_10x(path, libver="latest")
+
+
 def arrays(matrix):
     return matrix.data, matrix.indices, matrix.indptr
 
@@ -84,45 +91,31 @@ def write_old_h5ad(path):
     """Without attributes at the root, as before anndata 0.7, which `anndata` opens by its path."""
     write_h5ad(path)
     with h5py.File(path, "a") as file:
-        del file.attrs["encoding-type"]
+        del file.attrs["encoding-type"], file.attrs["encoding-version"]
 
 
-@pytest.mark.parametrize(
-    "damage",
-    [entry(0, 0), entry(1, 2**40), entry(1, -24), entry(0, -16), entry(0, 2**62)],
-    ids=["no size", "out of the heap", "back", "free space back", "free space out of the heap"],
-)
-def test_entries_that_lead_nowhere_get_one_line(tmp_path, damage):
+def test_entries_that_lead_nowhere_get_one_line(tmp_path):
     write_10x(tmp_path / "10x.h5")
     (heap,) = heaps_in(tmp_path / "10x.h5")
-    damaged = overwritten(tmp_path / "10x.h5", heap + 16, damage)
-    (line,) = said_of(damaged)
-    assert line == f"{damaged}: its table of strings at byte {heap:,} is damaged: get it again"
+    damages = [entry(0, 0), entry(1, 2**40), entry(1, -24), entry(0, -16), entry(0, 2**62)]
+    damaged = [overwritten(tmp_path / "10x.h5", heap + 16, damage) for damage in damages]
+    told = f"its table of strings at byte {heap:,} is damaged: get it again"
+    assert said_of(*damaged) == [f"{path}: {told}" for path in damaged]
 
 
-@pytest.mark.parametrize(
-    ("name", "make"),
-    [("a.h5ad", write_h5ad), ("old.h5ad", write_old_h5ad), ("a.h5", write_10x), ("a.loom", write_loom)],
-)
-def test_every_heap_is_looked_at(tmp_path, name, make):
-    if name.endswith(".loom"):
-        pytest.importorskip("loompy")
-    make(tmp_path / name)
-    heaps = heaps_in(tmp_path / name)
-    assert len(heaps) > 2 or name != "a.h5ad"
-    said = said_of(tmp_path / name, *(overwritten(tmp_path / name, heap + 16, entry(0, 0)) for heap in heaps))
-    assert said[0] == "read"
-    assert all(f"byte {heap:,} is damaged" in line for heap, line in zip(heaps, said[1:], strict=True))
-
-
-def test_newest_layout_of_files(tmp_path):
-    write_10x(tmp_path / "10x.h5", libver="latest")
-    heaps = heaps_in(tmp_path / "10x.h5")
-    damaged = [overwritten(tmp_path / "10x.h5", heap + 16, entry(0, 0)) for heap in heaps]
-    good, *lines = said_of(tmp_path / "10x.h5", *damaged)
-    assert good == "read"
-    assert len(lines) == len(heaps) > 0
-    assert all("is damaged" in line for line in lines)
+def test_every_heap_is_looked_at(tmp_path):
+    made = {"a.h5ad": write_h5ad, "old.h5ad": write_old_h5ad, "a.h5": write_10x, "new.h5": write_new_10x}
+    if find_spec("loompy") is not None:
+        made["a.loom"] = write_loom
+    damaged, expected = [], []
+    for name, make in made.items():
+        make(path := tmp_path / name)
+        with open_hdf5(path):
+            heaps = heaps_in(path)
+        assert len(heaps) > (2 if name.endswith("h5ad") else 0)
+        damaged += [overwritten(path, heap + 16, entry(0, 0)) for heap in heaps]
+        expected += [f"byte {heap:,} is damaged" for heap in heaps]
+    assert all(told in line for told, line in zip(expected, said_of(*damaged), strict=True))
 
 
 def test_every_way_in_refuses(tmp_path):
@@ -131,7 +124,7 @@ def test_every_way_in_refuses(tmp_path):
     damaged = overwritten(tmp_path / "a.h5ad", heaps_in(tmp_path / "a.h5ad")[0] + 16, entry(0, 0))
     for arguments in (["info", damaged], ["impute", damaged, "-o", tmp_path / "out.h5ad"]):
         command = [sys.executable, "-m", "scautoimpute", *map(str, arguments)]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+        done = subprocess.run(command, capture_output=True, text=True, timeout=SECONDS, check=False)
         assert done.returncode == 1
         assert "is damaged: get it again" in done.stderr
         assert len(done.stderr.splitlines()) == 1
@@ -156,6 +149,7 @@ def test_what_is_no_damage_is_read(tmp_path):
     layout[:] = h5py.VirtualSource(tmp_path / "other.h5", "x", shape=(3,))
     with h5py.File(tmp_path / "odd.h5", "w") as file:
         file["group/back"] = file["/"]
+        file[b"caf\xe9"] = ["a name in Latin-1"]
         file["soft"], file["elsewhere"] = h5py.SoftLink("/none"), h5py.ExternalLink("other.h5", "x")
         file["empty"] = h5py.Empty(h5py.string_dtype())
         file["none"] = np.array([], dtype=h5py.string_dtype())

@@ -44,8 +44,8 @@ def open_hdf5(path: Path) -> "Iterator[h5py.File]":
     ------
     BadContentError
         If a global heap is damaged.
-    OSError
-        If it is no HDF5 file, or it is being written.
+    OSError, RuntimeError
+        If it is no HDF5 file, it is being written, or its groups or attributes cannot be listed.
     """
     import h5py
 
@@ -77,27 +77,24 @@ def _objects(file: "h5py.File") -> Iterator[Any]:
     import h5py
 
     pending: list[Any] = [file["/"]]
-    seen = {h5py.h5o.get_info(pending[0].id).addr}
+    seen = {h5py.h5o.get_info(file.id).addr}
     while pending:
         item = pending.pop()
         yield item
-        # What is wrong with a link or an object but for heaps, the library tells when it is asked for it.
-        with suppress(Exception):
-            for name in item if isinstance(item, h5py.Group) else ():
-                with suppress(Exception):
-                    if isinstance(item.get(name, getlink=True), h5py.HardLink):
-                        address = h5py.h5o.get_info(item.id, name.encode()).addr
-                        if address not in seen:
-                            pending.append(item[name])
-                        seen.add(address)
+        for name in item.id if isinstance(item, h5py.Group) else ():
+            with suppress(Exception):  # an object that cannot be opened here cannot be read either
+                if item.id.links.get_info(name).type == h5py.h5l.TYPE_HARD:
+                    address = h5py.h5o.get_info(item.id, name).addr
+                    if address not in seen:
+                        pending.append(item[name])
+                    seen.add(address)
 
 
 def _read_from_heaps(item: Any) -> None:
-    with suppress(Exception):
-        for name in item.attrs:
-            with suppress(Exception):
-                item.attrs[name]
-    with suppress(Exception):
+    for name in item.attrs:
+        with suppress(Exception):  # of types that h5py does not read
+            item.attrs[name]
+    with suppress(Exception):  # and what is wrong with an array, whoever reads it is told
         if item.dtype.hasobject and not item.is_virtual:
             for rows in row_blocks(item, _STRINGS_AT_ONCE) if item.shape else [()]:
                 item[rows]
