@@ -231,6 +231,7 @@ def run_case(case: int, originals: Path) -> Result:
 
 def work(cases: "multiprocessing.Queue[int]", results: "multiprocessing.Queue[Result | int]", folder: Path) -> None:
     """Do cases until there are none; tells the number of each before it begins, in case it does not come back."""
+    read(folder / "10x.h5")  # so that no case is charged with the import of scanpy
     while (case := cases.get()) >= 0:
         results.put(case)
         results.put(run_case(case, folder))
