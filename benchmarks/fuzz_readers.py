@@ -231,6 +231,7 @@ def run_case(case: int, originals: Path) -> Result:
 
 def work(cases: "multiprocessing.Queue[int]", results: "multiprocessing.Queue[Result | int]", folder: Path) -> None:
     """Do cases until there are none; tells the number of each before it begins, in case it does not come back."""
+    read(folder / "10x.h5")  # so that no case is charged with the import of scanpy
     while (case := cases.get()) >= 0:
         results.put(case)
         results.put(run_case(case, folder))
@@ -297,9 +298,9 @@ def page(results: list[Result], seconds: float) -> str:
             "| --- |" + " ---: |" * len(verdicts),
             *(f"| {name} | " + " | ".join(f"{counts[name, v]:,}" for v in verdicts) + " |" for name in names),
             '\n"Other counts" are changes that no reader can see: a digit in a text, a bit in an array without a',
-            "checksum. Those of text were compared with what Python's own `csv` and `float` read. A hang, after which",
-            f"the reader was killed ({SECONDS_FOR_ONE} s), is one inside the HDF5 library, which runs in a circle over",
-            "some damaged attributes; only `kill -9` ends it.\n",
+            "checksum. Those of text were compared with what Python's own `csv` and `float` read. A reader that takes",
+            f"{SECONDS_FOR_ONE} s is killed, and counted as a hang.",
+            *("",) * bool(bad),
             *(f"- case {result.case} ({result.name}): {result.verdict}" for result in bad[:50]),
         ]
     )

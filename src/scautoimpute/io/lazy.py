@@ -4,6 +4,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
+from .hdf5 import open_hdf5
 from .read import format_of, make_names_unique, parsing, read, refuse_no_matrix, unpacked
 from .read_anndata import is_described, quietly
 from .store import open_zarr
@@ -46,9 +47,7 @@ def opened(path: Path) -> "Iterator[AnnData]":
 def _group_of(path: Path, suffix: str, open_files: ExitStack) -> Any:
     """Return the root of a file whose parts anndata can read one by one, else None."""
     if suffix.startswith(".h5ad"):
-        import h5py
-
-        group = open_files.enter_context(h5py.File(path))
+        group = open_files.enter_context(open_hdf5(path))
     elif suffix in {".zarr", ".zarr.zip"}:
         group = open_files.enter_context(open_zarr(path))
     else:

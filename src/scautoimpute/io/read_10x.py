@@ -10,6 +10,7 @@ import numpy as np
 from scipy import sparse
 
 from .checks import BadContentError, WithoutNul
+from .hdf5 import open_hdf5
 from .matrix import narrowed
 
 if TYPE_CHECKING:
@@ -28,7 +29,7 @@ def read_10x_h5(path: Path) -> "AnnData":
     import h5py
     import scanpy
 
-    with h5py.File(path) as file:
+    with open_hdf5(path) as file:
         groups = [name for name, item in file.items() if isinstance(item, h5py.Group) and "barcodes" in item]
     if not groups:
         msg = "this HDF5 file is not 10x output (no barcodes in it); give a 10x .h5, or name an AnnData file .h5ad"

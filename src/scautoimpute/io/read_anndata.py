@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, cast
 from ..errors import MissingDependencyError
 from .checks import BadContentError
 from .counted import counted_bytes
+from .hdf5 import open_hdf5
 from .matrix import narrowed
 from .pieces import read_in_pieces
 from .store import bytes_in_chunks, open_zarr
@@ -27,11 +28,10 @@ _NAMES = {
 
 def read_h5ad(path: Path) -> "AnnData":
     """Read a file of anndata, of any of its versions."""
-    import h5py
     from anndata.io import read_h5ad as parse
 
     with quietly():
-        with h5py.File(path) as file:
+        with open_hdf5(path) as file:
             if is_described(file):
                 return read_in_pieces(file)
         return cast("AnnData", parse(path))  # of anndata before 0.7
@@ -98,9 +98,7 @@ def read_loom(path: Path) -> "AnnData":
 
 def _restore_text(adata: "AnnData", path: Path, names: dict[str, str | None]) -> None:
     """Take text from the file itself: loompy drops what is not ASCII of text that is stored as UTF-8."""
-    import h5py
-
-    with h5py.File(path) as file:
+    with open_hdf5(path) as file:
         for kind, frame, axis in (("cell", adata.obs, "col_attrs"), ("gene", adata.var, "row_attrs")):
             for name, item in file[axis].items():
                 if item.dtype.kind not in "OS" or item.ndim != 1:
@@ -114,9 +112,7 @@ def _restore_text(adata: "AnnData", path: Path, names: dict[str, str | None]) ->
 
 def _axes_and_type(path: Path) -> tuple[dict[str, str | None], Any]:
     """Return which attributes hold the names of cells and genes, and the type of the main matrix."""
-    import h5py
-
-    with h5py.File(path) as file:
+    with open_hdf5(path) as file:
         if "matrix" not in file or "row_attrs" not in file or "col_attrs" not in file:
             msg = "this HDF5 file is not loom (no matrix, row_attrs and col_attrs); name an AnnData file .h5ad"
             raise BadContentError(msg)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .checks import NAMES_LOOKED_AT
+from .hdf5 import open_hdf5
 from .lazy import holds_raw, stored_matrix
 from .matrix import RAW, block_csr, counts_matrix, raw_positions, row_blocks, rows_per_block
 from .read import format_of, parsing, refuse_wild_indices, unique_names
@@ -201,9 +202,7 @@ def names_at(frame: Any, rows: slice) -> "pd.Index[str]":
 
 @contextmanager
 def _root(path: Path) -> Iterator[Any]:
-    import h5py
-
-    with open_zarr(path) if path.is_dir() else h5py.File(path, "r") as root:
+    with open_zarr(path) if path.is_dir() else open_hdf5(path) as root:
         yield root
 
 
