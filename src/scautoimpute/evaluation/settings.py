@@ -8,6 +8,7 @@ __all__ = ["PAPER_EXPERIMENTS", "SHARES", "SIZES", "Settings"]
 
 SHARES = (0.1, 0.2, 0.3, 0.4, 0.5)
 SIZES = (1_000, 5_000, 10_000, 68_000)
+COUNTS = "autoimpute-counts"
 PAPER_EXPERIMENTS = ("zeros", "recovery", "structure", "scale")
 
 
@@ -59,10 +60,13 @@ class Settings:
     def checked(
         cls, *, methods: Sequence[str] | None, experiments: Sequence[str] | None, allowed: Sequence[str], **others: Any
     ) -> "Settings":
-        """Return the settings, with all methods and all `allowed` experiments where none are named."""
+        """Return the settings, with every method and all `allowed` experiments where none are named.
+
+        The counts objective has no column of its own unless named: of molecules it is what `autoimpute` stands for.
+        """
         from ..methods import METHODS
 
-        of_methods = _chosen("--methods", methods, tuple(METHODS))
+        of_methods = _chosen("--methods", methods or [name for name in METHODS if name != COUNTS], tuple(METHODS))
         return cls(methods=of_methods, experiments=_chosen("--experiments", experiments, tuple(allowed)), **others)
 
 

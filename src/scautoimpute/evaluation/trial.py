@@ -15,7 +15,12 @@ if TYPE_CHECKING:
 
     from ..scales import Scale
 
-__all__ = ["FLAVOR", "N_TOP_GENES", "Trial", "impute_layer"]
+__all__ = ["BY_DEFAULT", "FLAVOR", "N_TOP_GENES", "Trial", "impute_layer"]
+
+BY_DEFAULT = (
+    "AutoImpute is run as it is by default: the counts objective for counts of molecules, the masked objective's "
+    "expected expression for other data."
+)
 
 N_TOP_GENES = 1000  # the paper's recipe
 FLAVOR: Literal["cv"] = "cv"
@@ -60,7 +65,7 @@ class Trial:
 def impute_layer(
     trial: Trial, adata: "AnnData", *, layer: str | None, scale: "Scale", n_top_genes: Any = N_TOP_GENES
 ) -> Any:
-    """Impute counts with the method of the task.
+    """Impute counts with the method of the task; AutoImpute as it is by default for such counts.
 
     Parameters
     ----------
@@ -86,7 +91,7 @@ def impute_layer(
     with trial.measured():
         impute(
             adata,
-            method=task.method,
+            **_for_these(task.method, adata, layer),
             layer=layer,
             n_top_genes=n_top_genes,
             flavor=FLAVOR,
@@ -98,6 +103,21 @@ def impute_layer(
     imputed: Any = adata.layers["_imputed"]
     of_genes = imputed[:, adata.var_names.get_indexer(names)]
     return np.asarray(of_genes.toarray() if sparse.issparse(of_genes) else of_genes, dtype=np.float64), names
+
+
+def _for_these(method: str, adata: "AnnData", layer: str | None) -> dict[str, Any]:
+    """Return the method and its options: AutoImpute takes molecules for counts, of anything else what is expected."""
+    from .._counts import has_fractions
+    from .._umi import umi_like
+    from ..io import counts_matrix
+    from ..io.matrix import to_csr
+
+    if method != "autoimpute":
+        return {"method": method}
+    counts = to_csr(counts_matrix(adata, layer))
+    if not has_fractions(counts) and umi_like(counts):
+        return {"method": "autoimpute-counts"}
+    return {"method": method, "options": {"estimand": "expected"}, "keep_observed": False}
 
 
 def _forget_peak() -> None:

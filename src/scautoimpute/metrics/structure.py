@@ -14,7 +14,7 @@ _MOST_PAIRWISE = 5000  # cells that the silhouette is averaged over: its distanc
 
 
 def cluster_agreement(
-    x_NG: Any, *, types: ArrayLike, n_restarts: int = 10, random_state: int = 0
+    x_NG: Any, *, types: ArrayLike, n_restarts: int = 5, n_init: int = 10, random_state: int = 0
 ) -> NDArray[np.float64]:
     """Cluster cells by k-means into as many clusters as there are types, and compare with these.
 
@@ -25,9 +25,11 @@ def cluster_agreement(
     types
         Of each cell.
     n_restarts
-        Runs of k-means, each from a start of its own.
+        Runs of k-means, scored one by one.
+    n_init
+        Starts of each run, of which the tightest clusters are taken: the more, the less an index says of k-means.
     random_state
-        Seed of the first start.
+        Seed of the first run; the others take the seeds that follow.
 
     Returns
     -------
@@ -50,7 +52,7 @@ def cluster_agreement(
     n_types = int(known.max()) + 1
     scores = []
     for start in range(n_restarts):
-        clusters = KMeans(n_types, n_init=1, random_state=random_state + start).fit_predict(x_NG)
+        clusters = KMeans(n_types, n_init=n_init, random_state=random_state + start).fit_predict(x_NG)
         scores.append(float(adjusted_rand_score(known, clusters)))
     return np.array(scores)
 

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..trial import FLAVOR, N_TOP_GENES, Trial, impute_layer
+from ..trial import BY_DEFAULT, FLAVOR, N_TOP_GENES, Trial, impute_layer
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -15,7 +15,8 @@ WHAT = (
     "RESAMPLED cells: drawn with replacement from a real set, their counts drawn anew from a Poisson distribution "
     "around the real ones, of the recipe's 1000 genes. Processor seconds in one thread and peak memory of the whole "
     "way from counts to imputed counts, normalising included. A method that ran out of time or memory is not tried "
-    "with more cells."
+    "with more cells. "
+    f"{BY_DEFAULT}"
 )
 
 

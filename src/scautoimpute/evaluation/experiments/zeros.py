@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..trial import Trial, impute_layer
+from ..trial import BY_DEFAULT, Trial, impute_layer
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -20,7 +20,8 @@ WHAT = (
     "Single cells with bulk RNA-seq of the same line. Bulk: TMM, ln(1 + counts per million), median of replicates; "
     "genes binned by it, as many in each bin, those without a read in bulk (median) in a bin of their own. Genes: all "
     f"that have at least 3 reads in at least 3 cells and are in the bulk, {MOST_GENES} drawn at random where there are "
-    "more. Fraction of zeros per bin after imputation."
+    "more. Fraction of zeros per bin after imputation. "
+    f"{BY_DEFAULT}"
 )
 
 
