@@ -35,7 +35,7 @@ def test_clusters_that_are_the_types_agree_fully(groups):
 
 def test_agreement_is_near_zero_for_noise():
     rng = np.random.default_rng(1)
-    scores = cluster_agreement(rng.normal(size=(300, 4)), types=rng.integers(3, size=300))
+    scores = cluster_agreement(rng.normal(size=(300, 4)), types=rng.integers(3, size=300), n_restarts=10)
     assert scores.shape == (10,)
     assert np.abs(scores).max() < 0.05
 
@@ -43,7 +43,7 @@ def test_agreement_is_near_zero_for_noise():
 def test_agreement_depends_on_the_seed_alone(groups):
     x, types = groups
     noisy = x + np.random.default_rng(2).normal(0, 8, x.shape)
-    first, again = (cluster_agreement(noisy, types=types, random_state=3) for _ in range(2))
+    first, again = (cluster_agreement(noisy, types=types, n_init=1, random_state=3) for _ in range(2))
     np.testing.assert_array_equal(first, again)
     assert first.std() > 0
 

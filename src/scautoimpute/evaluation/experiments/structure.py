@@ -20,9 +20,9 @@ MOST_POINTS = 500  # of a scatter plot
 
 WHAT = (
     "The counts of the recipe's 1000 genes are imputed as a user would, without the labels. k-means with as many "
-    f"clusters as there are types on log2(x + 1), {N_RESTARTS} runs of {N_STARTS} starts, adjusted Rand index; the coefficient of "
-    "variation of every gene within each type, anti-logged, its natural log; the first two principal components and "
-    "the average silhouette of the types on them (and on all genes); the fraction of zeros that is left. "
+    f"clusters as there are types on log2(x + 1), {N_RESTARTS} runs of {N_STARTS} starts, adjusted Rand index; the "
+    "coefficient of variation of every gene within each type, anti-logged, its natural log; the first two components "
+    "and the average silhouette of the types on them (and on all genes); the fraction of zeros that is left. "
     f"{BY_DEFAULT}"
 )
 
