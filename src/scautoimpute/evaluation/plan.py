@@ -9,10 +9,11 @@ from .experiments import EXPERIMENTS
 from .settings import SHARES, SIZES, Settings
 from .task import DataSet, Task
 
-__all__ = ["missing_extra", "planned"]
+__all__ = ["SLOW", "planned", "why_not"]
 
 SLOW = "autoimpute-paper"
 _SLOW_SHARES = SHARES[:1]
+_SLOW_EXPERIMENTS = ("recovery", "structure")
 
 # Seconds for a million entries of cells × genes, one thread; of any other method what AutoImpute takes.
 _PACE = {
@@ -87,7 +88,29 @@ def _cost(method: str, n_cells: int, n_genes: int) -> float:
     return _PACE.get(method, _USUAL_PACE) * n_cells * n_genes / 1e6
 
 
-def missing_extra(method: str) -> str:
+def why_not(task: Task, *, settings: Settings) -> str:
+    """Say why a task is not run: an extra is missing, or it is the published training and would take too long.
+
+    Parameters
+    ----------
+    task
+        Which.
+    settings
+        With `full` the published training is run everywhere.
+
+    Returns
+    -------
+    The reason, "" if there is none.
+    """
+    if task.method == SLOW and not settings.full:
+        if task.experiment not in _SLOW_EXPERIMENTS:
+            return "the published training is not run here: --full runs it everywhere"
+        if task.cost > settings.time_limit:
+            return f"the published training would take about {task.cost / 60:.0f} minutes: --full runs it everywhere"
+    return _missing_extra(task.method)
+
+
+def _missing_extra(method: str) -> str:
     """Say what `method` needs that is not installed, and how to install it; "" if there is nothing."""
     record = METHODS[method]
     for name in record.distributions if record.extra else ():

@@ -8,7 +8,7 @@ from typing import Any
 from .claims import claims_of
 from .folder import Folder, described
 from .inputs import describe, find_datasets
-from .plan import SLOW, missing_extra, planned
+from .plan import SLOW, planned, why_not
 from .pool import Limits, run_tasks
 from .recommendation import recommendation_of
 from .results import manifest_of, write_results
@@ -175,11 +175,10 @@ def _fill(kept: Folder, datasets: list[DataSet], settings: Settings, kind: str, 
     again = {name for name, cell in cells.items() if cell["status"] == "not run"}
     again |= {name for name, cell in cells.items() if settings.retry and cell["status"] != "done"}
     cells = {name: cell for name, cell in cells.items() if name not in again}
-    missing = {method: missing_extra(method) for method in settings.methods}
     to_do = []
     for task in tasks:
-        if missing[task.method]:
-            cells[task.name] = Outcome("not run", missing[task.method]).as_cell(task)
+        if reason := why_not(task, settings=settings):
+            cells[task.name] = Outcome("not run", reason).as_cell(task)
         elif task.name not in cells:
             to_do.append(task)
     if not table_only:
