@@ -77,7 +77,7 @@ def impute_counts(
         genes=adata.var_names[counted.genes],
         choices=counted.choices,
         alignment=counted.alignment,
-        more=words_of(estimator, counted.x, batches, reason=reason, as_batch=as_batch, depth=depth),
+        more=words_of(estimator, reason=reason, as_batch=as_batch, depth=depth),
     )
     adata.layers[key_added] = result.layer
     if posterior_sd:
@@ -113,6 +113,8 @@ def _train(
     if adata.n_obs < FEW_CELLS:
         warnings.warn(f"{adata.n_obs} cells are few for learning structure: judge by the held-out scores", stacklevel=4)
     estimator._fit(counted.x, adata.var_names[counted.genes], batch, checkpoint)
+    own_N = batch_positions(batch, None, adata.n_obs, tuple(estimator.batches_))[0]
+    counted.choices["own_count_share"] = own_count_share(estimator.model_, counted.x, own_N)  # type: ignore[arg-type]
     estimator.recipe_ = counted.recipe(adata.var_names)
 
 
@@ -148,18 +150,16 @@ def _canonical(rows: Any) -> Any:
     return block
 
 
-def words_of(
-    estimator: "AutoImpute", x: Any, batches: Batches, *, reason: str, as_batch: str | None, depth: Any
-) -> dict[str, Any]:
+def words_of(estimator: "AutoImpute", *, reason: str, as_batch: str | None, depth: Any) -> dict[str, Any]:
     """What is recorded of the counts objective besides what every run records."""
-    model: CountsModel = estimator.model_  # type: ignore[assignment]
-    share = own_count_share(model, x, batches.own_N)
+    share = recipe_of(estimator)["choices"]["own_count_share"]
     record: dict[str, Any] = {
         "objective_reason": reason,
         "own_count_share": share,
         "weights_in_words": weights_in_words(estimator.weights_, share),
-        "batches": np.asarray(estimator.batches_, dtype=object),
     }
+    if estimator.batches_:
+        record["batches"] = np.asarray(estimator.batches_, dtype=object)
     if as_batch is not None:
         record["as_batch"] = as_batch
     if depth is not None:

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from ._genes import Flavor, TopGenes
     from .scales import Scale
 
-__all__ = ["autoimpute", "tune"]
+__all__ = ["autoimpute", "objective_for", "tune"]
 
 
 def autoimpute(
@@ -163,7 +163,8 @@ def autoimpute(
     _check_model(model, objective, preset, estimand)
     if copy:
         adata = adata.to_memory(copy=True) if adata.isbacked else adata.copy()
-    chosen = _chosen(adata, layer, model, objective=objective, preset=preset, estimand=estimand)
+    asked = {"objective": objective, "preset": preset, "estimand": estimand}
+    chosen = objective_for(adata, layer, **asked) if model is None else reason_of(model)
     estimator = model or AutoImpute(chosen.objective, estimand=estimand, preset=preset, random_state=random_state)
     if estimator.is_fitted and checkpoint is not None:
         msg = f"checkpoint={str(checkpoint)!r} has no effect with a trained model: leave it out"
@@ -181,14 +182,37 @@ def autoimpute(
     return adata if copy else None
 
 
-def _chosen(adata: "AnnData", layer: str | None, model: AutoImpute | None, **asked: str | None) -> Chosen:
-    """Return the objective and why; values that are no counts at all are left to those who refuse them."""
-    if model is not None:
-        return reason_of(model)
-    if asked["objective"] is None and asked["preset"] is None and asked["estimand"] is None:
-        refuse_transposed(adata)
-        return chosen_objective(checked_counts(adata, layer))
-    return chosen_objective(None, **asked)
+def objective_for(
+    adata: "AnnData",
+    layer: str | None = None,
+    *,
+    objective: str | None = None,
+    preset: str | None = None,
+    estimand: str | None = None,
+) -> Chosen:
+    """Return the objective that `autoimpute` would take, and why.
+
+    Parameters
+    ----------
+    adata, layer, objective, preset, estimand
+        As in `autoimpute`.
+
+    Raises
+    ------
+    ValueError
+        If values are negative, NaN, infinite, all zero or transposed, or there is no such objective.
+
+    Examples
+    --------
+    >>> import scautoimpute as sai
+    >>> sai.tl.objective_for(sai.datasets.pbmc68k_reduced()).reason
+    'counts of molecules: nine in ten of those above zero are at most 5'
+    """
+    asked = {"objective": objective, "preset": preset, "estimand": estimand}
+    if any(value is not None for value in asked.values()):
+        return chosen_objective(None, **asked)
+    refuse_transposed(adata)
+    return chosen_objective(checked_counts(adata, layer))
 
 
 def _check_model(model: AutoImpute | None, objective: str | None, preset: str | None, estimand: str | None) -> None:
