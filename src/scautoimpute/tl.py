@@ -6,14 +6,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ._application import check_key
-from ._counts import checked_counts
 from ._counts_run import impute_counts
 from ._estimand import Estimand, check_estimand
 from ._masked_run import impute_masked
-from ._objective import Chosen, chosen_objective, reason_of
+from ._objective import Chosen, objective_for
 from ._refusals import refuse_for_counts, refuse_for_masked
 from .autoimpute import AutoImpute
-from .io.checks import refuse_transposed
 from .scales import check_scale
 from .tuning import tune
 
@@ -164,7 +162,7 @@ def autoimpute(
     if copy:
         adata = adata.to_memory(copy=True) if adata.isbacked else adata.copy()
     asked = {"objective": objective, "preset": preset, "estimand": estimand}
-    chosen = objective_for(adata, layer, **asked) if model is None else reason_of(model)
+    chosen = objective_for(adata, layer=layer, **asked) if model is None else _of_model(model)
     estimator = model or AutoImpute(chosen.objective, estimand=estimand, preset=preset, random_state=random_state)
     if estimator.is_fitted and checkpoint is not None:
         msg = f"checkpoint={str(checkpoint)!r} has no effect with a trained model: leave it out"
@@ -182,37 +180,8 @@ def autoimpute(
     return adata if copy else None
 
 
-def objective_for(
-    adata: "AnnData",
-    layer: str | None = None,
-    *,
-    objective: str | None = None,
-    preset: str | None = None,
-    estimand: str | None = None,
-) -> Chosen:
-    """Return the objective that `autoimpute` would take, and why.
-
-    Parameters
-    ----------
-    adata, layer, objective, preset, estimand
-        As in `autoimpute`.
-
-    Raises
-    ------
-    ValueError
-        If values are negative, NaN, infinite, all zero or transposed, or there is no such objective.
-
-    Examples
-    --------
-    >>> import scautoimpute as sai
-    >>> sai.tl.objective_for(sai.datasets.pbmc68k_reduced()).reason
-    'counts of molecules: nine in ten of those above zero are at most 5'
-    """
-    asked = {"objective": objective, "preset": preset, "estimand": estimand}
-    if any(value is not None for value in asked.values()):
-        return chosen_objective(None, **asked)
-    refuse_transposed(adata)
-    return chosen_objective(checked_counts(adata, layer))
+def _of_model(model: AutoImpute) -> Chosen:
+    return Chosen(model.settings.objective, "as the model was trained" if model.is_fitted else "as the model was made")
 
 
 def _check_model(model: AutoImpute | None, objective: str | None, preset: str | None, estimand: str | None) -> None:

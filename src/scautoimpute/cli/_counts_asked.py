@@ -38,9 +38,9 @@ def as_parameters(of_counts: dict[str, Any]) -> dict[str, Any]:
 
 def chosen_for(adata: "AnnData", layer: str | None, training: dict[str, Any]) -> "Chosen":
     """Choose the objective for what was read; what is no matrix of counts at all is refused here."""
-    from ..tl import objective_for
+    from .._objective import objective_for
 
-    return objective_for(adata, layer, **{name: training[name] for name in ("objective", "preset", "estimand")})
+    return objective_for(adata, layer=layer, **{name: training[name] for name in ("objective", "preset", "estimand")})
 
 
 def untrained(*, training: dict[str, Any], objective: str, device: str, seed: int) -> "AutoImpute":

@@ -87,7 +87,7 @@ def report(summary: dict[str, Any], *, as_json: bool) -> None:
         "objective": _objective_in_words(summary),
         "held-out RMSE": _scores_in_words(summary),
         "held-out deviance": _deviance_in_words(summary),
-        "the estimate is": summary.get("weights_in_words"),
+        "mixture": summary.get("weights_in_words"),
         "batches": ", ".join(summary.get("batches", [])) or None,
         "time, peak memory": f"{summary['seconds']:.1f} s, {memory}",
         "result": f"{summary['output']}, layer {summary['layer']!r}: {summary['scale']}",
