@@ -191,11 +191,15 @@ class AutoImpute:
         OSError
             If progress cannot be kept, or (BlockingIOError) another process is at work in the folder.
         """
+        x, genes = self._read(data, layer, fitting=True)
+        return self._fit(x, genes, batch, checkpoint)
+
+    def _fit(self, x: Any, genes: Any, batch: Any, checkpoint: str | Path | None) -> Self:
+        """Learn from a matrix that has been checked."""
         from .model.checkpoint import open_checkpoint
         from .model.device import resolve_device
         from .model.fit import fit_counts_model, fit_model
 
-        x, genes = self._read(data, layer, fitting=True)
         refuse_batches(batch, self.settings.objective)
         batch_N, names = learned_batches(batch, x.shape[0])
         refuse_too_few(x)
