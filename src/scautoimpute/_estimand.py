@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Literal, TypeAlias, get_args
 if TYPE_CHECKING:
     from .model.settings import Settings
 
-__all__ = ["Estimand", "check_estimand", "check_learned", "default_estimand"]
+__all__ = ["Estimand", "check_estimand", "check_learned", "default_estimand", "keeps_observed"]
 
 Estimand: TypeAlias = Literal["detected", "expected"]
 
@@ -28,6 +28,14 @@ def check_estimand(estimand: str | None, *, preset: str | None = None, objective
 def default_estimand(objective: str) -> Estimand:
     """Return what an objective estimates unless told otherwise."""
     return "expected" if objective == "counts" else "detected"
+
+
+def keeps_observed(asked: bool | None, estimand: str | None) -> bool:
+    """Whether observed values stay: as asked, else where zeros are filled with what they would be if detected.
+
+    What is *expected* is an estimate of every entry; values that were seen beside it would be on another footing.
+    """
+    return estimand != "expected" if asked is None else asked
 
 
 def check_learned(estimand: str | None, settings: "Settings", *, learned: bool) -> None:

@@ -3,6 +3,7 @@
 from typing import TYPE_CHECKING, Any, NamedTuple, cast, get_args
 
 from ._counts import checked_counts, has_fractions
+from ._estimand import Estimand
 from ._umi import LARGEST_UMI_DECILE, SMALLEST_READ_TOTAL, umi_like
 from .io.checks import refuse_transposed
 from .model.settings import Objective
@@ -15,10 +16,11 @@ __all__ = ["Chosen", "chosen_objective", "objective_for", "objective_of"]
 
 
 class Chosen(NamedTuple):
-    """An objective, and why it is that."""
+    """An objective, why it is that, and what it is to estimate, None for what it estimates by default."""
 
     objective: Objective
     reason: str
+    estimand: Estimand | None = None
 
 
 def chosen_objective(
@@ -44,16 +46,18 @@ def chosen_objective(
     >>> chosen_objective(np.array([[0, 1, 3], [1, 0, 2]])).objective
     'counts'
     >>> chosen_objective(np.array([[0, 1.5], [2.0, 0]]))
-    Chosen(objective='masked', reason='values are not whole numbers, so no counts of molecules')
+    Chosen(objective='masked', reason='values are not whole numbers, so no counts of molecules', estimand='expected')
     """
     if objective is not None:
         if objective not in get_args(Objective):
             msg = f"objective={objective!r} is not known: choose {' or '.join(map(repr, get_args(Objective)))}"
             raise ValueError(msg)
-        return Chosen(cast("Objective", objective), "as asked")
+        return Chosen(cast("Objective", objective), "as asked", cast("Estimand | None", estimand))
     for name, value in (("preset", preset), ("estimand", estimand)):
         if value is not None:
-            return Chosen("masked", f"{name}={value!r} is a choice of this objective")
+            return Chosen(
+                "masked", f"{name}={value!r} is a choice of this objective", cast("Estimand | None", estimand)
+            )
     return objective_of(counts)
 
 
@@ -91,14 +95,15 @@ def objective_for(
 
 
 def objective_of(counts: Any) -> Chosen:
-    """Choose by the data alone."""
+    """Choose by the data alone; without molecules, what is expected is estimated, zeros counted, as of molecules."""
     from scipy import sparse
 
     if has_fractions(counts if sparse.issparse(counts) else sparse.csr_array(counts)):
-        return Chosen("masked", "values are not whole numbers, so no counts of molecules")
+        return Chosen("masked", "values are not whole numbers, so no counts of molecules", "expected")
     verdict = umi_like(counts)
     if not verdict:
-        return Chosen("masked", f"counts of reads: a tenth of those above zero exceed {verdict.upper_decile:,.0f}")
+        reads = f"counts of reads: a tenth of those above zero exceed {verdict.upper_decile:,.0f}"
+        return Chosen("masked", reads, "expected")
     if verdict.upper_decile <= LARGEST_UMI_DECILE:
         return Chosen(
             "counts", f"counts of molecules: nine in ten of those above zero are at most {verdict.upper_decile:,.0f}"

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, cast
 from . import tl
 from ._application import check_key, recipe_of
 from ._counts_stream import CountsRun
+from ._estimand import keeps_observed
 from ._masked_stream import MaskedRun
 from ._recipe import FittedRecipe
 from ._refusals import refuse_for_counts, refuse_for_masked
@@ -71,8 +72,8 @@ def impute_file(
     scale, depth
         Of the result; see `scautoimpute.tl.autoimpute`.
     keep_observed
-        Fill only the zeros (True, the default with the masked objective), or replace observed values by their
-        estimates too (False); of counts, all are estimates.
+        Fill only the zeros (True), or replace observed values by their estimates too (False); by default as
+        `scautoimpute.tl.autoimpute` does.
     posterior_sd
         Also give the standard deviations; `objective="counts"` only. Text has no place for them.
     key_added
@@ -195,7 +196,8 @@ def impute_cells(
         refuse_for_masked(scale, depth, of_counts)
         refuse_transposed(cast("AnnData", cells))
         recipe = FittedRecipe.to(cells.var_names, recipe_of(model), stacklevel=4)
-        run = MaskedRun(cells, layer, model, recipe, {"scale": scale, "keep_observed": keep_observed is not False})
+        kept = keeps_observed(keep_observed, model.estimand)
+        run = MaskedRun(cells, layer, model, recipe, {"scale": scale, "keep_observed": kept})
     with (
         complete_or_absent(output.expanduser().resolve()) as beside,
         stored_result(

@@ -7,7 +7,7 @@ import numpy as np
 
 from ._alignment import match_genes
 from ._batches import learned_batches, refuse_batches
-from ._estimand import Estimand, check_estimand, check_learned, default_estimand
+from ._estimand import Estimand, check_estimand, check_learned, default_estimand, keeps_observed
 from ._fitted import description_of, named_weights, restore
 from ._masked_estimates import cell_blocks, impute_block
 from ._recipe import model_shares
@@ -270,8 +270,8 @@ class AutoImpute:
         layer
             With AnnData, the layer to take.
         keep_observed
-            Fill only the missing entries (True, the default), or replace the observed ones by their estimates too
-            (False). Of counts, all are estimates: a cell's own count has its share in them.
+            Fill only the missing entries (True, the default with ``estimand="detected"``), or replace the observed ones
+            by their estimates too (False). Of counts, all are estimates: a cell's own count has its share in them.
         estimand
             `"detected"` or `"expected"`, which only a model made with ``estimand="expected"`` can give; by default
             what the model was made with.
@@ -293,11 +293,12 @@ class AutoImpute:
         refuse_batches(batch, self.settings.objective)
         x = self._aligned(data, layer)
         self._check_estimand(estimand)
-        expected = (estimand or self.estimand) == "expected"
+        estimand = estimand or self.estimand
+        keep, expected = keeps_observed(keep_observed, estimand), estimand == "expected"
         imputed = np.empty(x.shape, dtype=np.float32)
         model: MaskedModel | PaperModel = self.model_  # type: ignore[assignment]
         for rows in cell_blocks(x, "imputing"):
-            imputed[rows] = impute_block(model, x[rows], keep_observed=keep_observed is not False, expected=expected)
+            imputed[rows] = impute_block(model, x[rows], keep_observed=keep, expected=expected)
         return imputed
 
     def posterior(

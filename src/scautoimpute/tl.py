@@ -7,7 +7,7 @@ import numpy as np
 
 from ._application import check_key
 from ._counts_run import impute_counts
-from ._estimand import Estimand, check_estimand
+from ._estimand import Estimand, check_estimand, keeps_observed
 from ._masked_run import impute_masked
 from ._objective import Chosen, objective_for
 from ._refusals import refuse_for_counts, refuse_for_masked
@@ -71,8 +71,8 @@ def autoimpute(
         None for this package's recipe, `"paper"` for the published one; see `AutoImpute`.
     estimand
         `"detected"`, expression given that it was detected, or `"expected"`, expected expression with zeros counted,
-        which suits clustering; see `AutoImpute`. Of the masked objective only; by default what `model` was made with,
-        `"detected"` without one.
+        which suits clustering; see `AutoImpute`. Of the masked objective only; by default what `model` was made with;
+        else `"expected"` where the objective was chosen by the data, `"detected"` where it was asked for.
     model
         An `AutoImpute` to use instead of a new one: trained here if it has not been trained; applied as it is,
         with the genes it was trained on, if it has (`n_top_genes`, `flavor` and `genes` are then ignored).
@@ -89,8 +89,9 @@ def autoimpute(
     depth
         Molecules per cell that `"expected_log1p"` is for: one number, or one for each cell; by default each cell's own.
     keep_observed
-        Fill only the zeros (True, the default with the masked objective), or replace observed values by their
-        estimates too (False). Of counts all are estimates, in which a cell's own count has its share.
+        Fill only the zeros (True, the default with ``estimand="detected"``), or replace observed values by their
+        estimates too (False, the default where what is expected is estimated). Of counts all are estimates, in which
+        a cell's own count has its share.
     posterior_sd
         Also give the standard deviation of what is estimated; `objective="counts"` only.
     key_added
@@ -163,7 +164,9 @@ def autoimpute(
         adata = adata.to_memory(copy=True) if adata.isbacked else adata.copy()
     asked = {"objective": objective, "preset": preset, "estimand": estimand}
     chosen = objective_for(adata, layer=layer, **asked) if model is None else _of_model(model)
-    estimator = model or AutoImpute(chosen.objective, estimand=estimand, preset=preset, random_state=random_state)
+    estimator = model or AutoImpute(
+        chosen.objective, estimand=chosen.estimand, preset=preset, random_state=random_state
+    )
     if estimator.is_fitted and checkpoint is not None:
         msg = f"checkpoint={str(checkpoint)!r} has no effect with a trained model: leave it out"
         raise ValueError(msg)
@@ -175,7 +178,8 @@ def autoimpute(
         impute_counts(adata, estimator, n_top_genes=n_top_genes, depth=depth, **of_counts, **selection)  # type: ignore[arg-type]
     else:
         refuse_for_masked(scale, depth, of_counts)
-        keep = {"keep_observed": keep_observed is not False, "estimand": estimand}
+        estimand = estimand or estimator.estimand
+        keep = {"keep_observed": keeps_observed(keep_observed, estimand), "estimand": estimand}
         impute_masked(adata, estimator, n_top_genes=1000 if n_top_genes is None else n_top_genes, **keep, **selection)  # type: ignore[arg-type]
     return adata if copy else None
 

@@ -43,9 +43,11 @@ def chosen_for(adata: "AnnData", layer: str | None, training: dict[str, Any]) ->
     return objective_for(adata, layer=layer, **{name: training[name] for name in ("objective", "preset", "estimand")})
 
 
-def untrained(*, training: dict[str, Any], objective: str, device: str, seed: int) -> "AutoImpute":
-    """Make the estimator that was asked for."""
+def untrained(chosen: "Chosen | None", *, training: dict[str, Any], device: str, seed: int) -> "AutoImpute":
+    """Make the estimator that was asked for, with the objective that was `chosen` for the data if they are known."""
     from ..autoimpute import AutoImpute
 
-    chosen = {name: value for name, value in training.items() if value is not None}
-    return AutoImpute(device=device, random_state=seed, **(chosen | {"objective": objective}))
+    asked = {name: value for name, value in training.items() if value is not None}
+    if chosen is not None:
+        asked |= {"objective": chosen.objective, "estimand": chosen.estimand}
+    return AutoImpute(device=device, random_state=seed, **asked)

@@ -44,7 +44,9 @@ def impute(
     ] = None,
     estimand: Annotated[
         str | None,
-        typer.Option(help="detected (default): expression given detection; expected: zeros counted, for clustering."),
+        typer.Option(
+            help="Of masked: detected, given detection; expected, zeros counted (default of what is not UMI)."
+        ),
     ] = None,
     preset: Annotated[str | None, typer.Option(help="'paper' for the published method to the letter.")] = None,
     n_top_genes: Annotated[
@@ -64,7 +66,7 @@ def impute(
         bool | None,
         typer.Option(
             "--keep-observed/--smooth",
-            help="Fill only zeros (default of masked), or replace observed values too (counts: always).",
+            help="Fill only zeros (default of --estimand detected), or replace observed values too (counts: always).",
         ),
     ] = None,
     sd: Annotated[bool, typer.Option("--sd", help="Also a layer of standard deviations; of counts.")] = False,
@@ -151,7 +153,7 @@ def impute(
             options |= {"layer": layer, "scale": scale, "key_added": key_added, "genes": named, **selected, **of_counts}
             progress = Progress.find(output, options, model=model, resume=resume)
             how: dict[str, Any] = {"training": training, "device": device or "auto", "seed": seed or 0}
-            untrained(**how, objective=objective or "masked")  # refuses settings before anything is read
+            untrained(None, **how)  # refuses settings before anything is read
             asked = {"model": model, "progress": progress, "genes": named, "of_counts": of_counts}
             record, assumed = _train(source, how, **asked, **_selected(selected, None), **files, **wanted)
         report(summarise(record, key_added, source, output, started, assumed=assumed), as_json=as_json)
@@ -235,7 +237,7 @@ def _train(
     adata, layer, assumed = _read(source, layer, key_added, transpose=transpose)
     options |= {"layer": layer, "key_added": key_added, **as_parameters(of_counts)}
     chosen = chosen_for(adata, layer, how["training"])
-    estimator = untrained(**how, objective=chosen.objective)
+    estimator = untrained(chosen, **how)
     with progress.kept() as checkpoint:
         tl.autoimpute(adata, model=estimator, checkpoint=checkpoint, **options)
         adata.uns[key_added]["objective_reason"] = chosen.reason
