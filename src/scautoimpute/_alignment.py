@@ -6,6 +6,7 @@ Shape legend: N cells, G genes of the model, P those of them that the data have.
 """
 
 import re
+import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -110,6 +111,30 @@ def align_genes(wanted: list[str], names: "pd.Index[str]", *, share_G: FloatArra
     columns = np.flatnonzero(found_G)
     example = None if found_G.all() else wanted[int(found_G.argmin())]
     return Alignment(columns, position_G[columns], len(wanted), len(names) - columns.size, example, share)
+
+
+def match_genes(
+    x: sparse.csr_array,
+    names: "pd.Index[str] | None",
+    wanted: list[str] | None,
+    *,
+    n_genes: int,
+    share_G: FloatArray | None = None,
+) -> sparse.csr_array:
+    """Return a matrix with the genes of a trained model as columns, matched by name where both sides have names.
+
+    Warns, on behalf of the caller's caller, of genes that are missing; as `align_genes` refuses too many of them, and
+    matrices without names that have another number of genes.
+    """
+    if names is not None and wanted is not None and list(names) != wanted:
+        alignment = align_genes(wanted, names, share_G=share_G)
+        if alignment.n_missing:
+            warnings.warn(alignment.in_words(), stacklevel=4)
+        x = alignment.apply(x)
+    if x.shape[1] != n_genes:
+        msg = f"the data have {x.shape[1]} genes, the model was trained on {n_genes}: give the same genes"
+        raise ValueError(msg)
+    return x
 
 
 def _too_few(wanted: list[str], names: list[str], n_found: int, share: float | None) -> str:

@@ -1,6 +1,5 @@
 """The estimator: AutoImpute."""
 
-import warnings
 from collections.abc import Iterator
 from numbers import Integral
 from pathlib import Path
@@ -8,9 +7,12 @@ from typing import TYPE_CHECKING, Any, Self, TypeAlias
 
 import numpy as np
 
-from ._alignment import align_genes
+from ._alignment import match_genes
+from ._batches import learned_batches, refuse_batches
 from ._recipe import model_shares
 from ._seed import generator_of
+from ._training_report import refuse_too_few, report_training
+from ._umi import counts_and_genes
 from .errors import NotFittedError
 from .io.matrix import CELLS_PER_BLOCK, as_observed, row_blocks
 from .model.settings import Settings
@@ -18,11 +20,11 @@ from .progress import progress_bar
 
 if TYPE_CHECKING:
     import pandas as pd
-    import torch
     from anndata import AnnData
     from numpy.typing import NDArray
     from scipy import sparse
 
+    from .model.counts import CountsModel
     from .model.masked import MaskedModel
     from .model.paper import PaperModel
 
@@ -32,20 +34,22 @@ __all__ = ["AutoImpute"]
 
 
 class AutoImpute:
-    """Recover expression lost to dropouts with an autoencoder trained on the observed entries.
+    """Recover expression lost to dropouts with an autoencoder.
 
-    Takes processed data as they are: cells × genes, log2(normalised + 1), zeros (and NaN) missing. The recipe
-    that makes such data from counts is a step of its own, `scautoimpute.pp.recipe_autoimpute`;
-    `scautoimpute.tl.autoimpute` runs both.
+    The masked objective takes processed data as they are: cells × genes, log2(normalised + 1), zeros (and NaN) missing.
+    The recipe that makes such data from counts is a step of its own, `scautoimpute.pp.recipe_autoimpute`;
+    `scautoimpute.tl.autoimpute` runs both. The counts objective takes counts of molecules.
 
     Parameters
     ----------
     objective
         `"masked"`: zeros are missing, the squared error over observed entries is minimised (paper, eq. 8), and an
-        entry's expected log2 expression *given that it was detected* is estimated.
+        entry's expected log2 expression *given that it was detected* is estimated. `"counts"`: zeros are data, the
+        multinomial likelihood of molecules left out of the input is maximised, and the expected number of molecules
+        of every gene in every cell is estimated; for counts of molecules (UMIs).
     preset
         None for this package's recipe: an empirical-Bayes base, two small autoencoders per fold that improve on
-        it, and a mixture weighted on held-out entries. `"paper"` for the published method to the letter.
+        it, and a mixture weighted on held-out entries. `"paper"` for the published method to the letter (masked).
     hidden
         Width of the hidden layer, or a tuple of widths. Default 128; 2000 with `preset="paper"`.
     optimizer
@@ -54,17 +58,20 @@ class AutoImpute:
     learning_rate
         Default 3e-3 · (128 / width)^0.65; 1e-4 with `preset="paper"`.
     l2
-        λ of eq. 8 with `preset="paper"` (default 1); else AdamW's weight decay (default 0.01).
+        λ of eq. 8 with `preset="paper"` (default 1); else AdamW's weight decay (default 0.01; counts: 0).
     threshold
         What counts as progress: a relative fall of the held-out error by default (2e-4), a change of the loss per
-        cell with `preset="paper"` (1e-4).
+        cell with `preset="paper"` (1e-4), of counts a fall of the held-out loss in nats per molecule (1e-4).
     max_epochs
-        At most so many passes over the cells: default 150; 7000 full-batch steps with `preset="paper"`.
+        At most so many passes over the cells: default 150, of counts 300; 7000 full-batch steps with
+        `preset="paper"`.
     batch_size
-        Cells per step; default between 8 and 64, a quarter of the cells. `preset="paper"` always takes all.
+        Cells per step; default between 8 and 64 (counts: 16 and 128), a quarter of the cells. `preset="paper"`
+        always takes all.
     held_out_share, n_folds
         In each of `n_folds` folds (default 3) this share of the observed entries (default 0.1) is hidden, to stop
-        training, weigh the networks and score the result. `preset="paper"` hides nothing unless asked.
+        training, weigh the networks and score the result: of each cell's molecules 0.05, once.
+        `preset="paper"` hides nothing unless asked.
     device
         `"auto"` (a GPU if there is one), `"cpu"`, `"cuda"`, …
     random_state
@@ -73,18 +80,22 @@ class AutoImpute:
     Attributes
     ----------
     history_
-        DataFrame, one row per epoch and network: `network`, `fold`, `epoch`, `loss`, `held_out_rmse`.
+        DataFrame, one row per epoch and network: `network`, `fold`, `epoch`, `loss`, `held_out_rmse`; of counts
+        `held_out_loss` (nats per molecule, NaN after epochs that were not evaluated).
     held_out_
         Scores at held-out entries: `n`, and `rmse`, `mae`, `nmse` of `model` and of three floors: `gene_mean` (of
         non-zeros), `gene_cell_bias` and `base` (its empirical-Bayes form, the recipe's own start). None if nothing
         was held out. Cross-validated: a fold's entries are predicted by the networks of that fold, which never saw
-        them and were not stopped by them, with weights learned on other entries.
+        them and were not stopped by them, with weights learned on other entries. Of counts: `n` molecules, and the
+        Poisson `deviance` per held-out molecule of `model`, `gene_mean` (times the library size), `no_imputation` (the
+        cell's own counts, a 2 % share of gene frequencies added), and of the experts.
     weights_
-        What each network is worth in the mixture; what is missing to one is the base's share.
+        What each network is worth in the mixture; what is missing to one is the base's share. Of counts what each of
+        four experts is worth: `gene_frequencies` and `network`, alone and with the cell's `own_counts`.
     converged_
         Whether every network stopped by itself before `max_epochs`.
-    genes_
-        Names of the genes modelled, if the data had any.
+    genes_, batches_
+        Names of the genes modelled, if the data had any, and of the batches that counts were trained with.
 
     Notes
     -----
@@ -142,81 +153,94 @@ class AutoImpute:
 
     # ---------------------------------------------------------------------------------------------- fit
 
-    def fit(self, data: "Data", *, layer: str | None = None, checkpoint: str | Path | None = None) -> Self:
-        """Learn from the observed entries.
+    def fit(
+        self, data: "Data", *, layer: str | None = None, batch: Any = None, checkpoint: str | Path | None = None
+    ) -> Self:
+        """Learn from the observed entries, or the counts.
 
         Parameters
         ----------
         data
-            Cells × genes, log2 scale.
+            Cells × genes, log2 scale; counts of molecules with `objective="counts"`.
         layer
             With AnnData, the layer to take.
+        batch
+            Label of each cell's batch, of which encoder and decoder are told; `objective="counts"` only.
         checkpoint
             A folder in which progress is kept, made if absent. Training that was stopped, however, and is started
-            again with the same folder, data and settings goes on from there and gives the same bytes as if it had
-            not been stopped. Every network is written down when it is finished and after an epoch (a step, with
-            `preset="paper"`) if two seconds, or 50 times as long as writing takes, have passed since the last time:
-            so much, or one epoch, is what a kill can cost. The folder stays until you remove it.
+            again with the same folder, data and settings goes on from there and gives the same bytes. Every network
+            is written down when it is finished and after an epoch (a step, with `preset="paper"`) if two seconds, or
+            50 times as long as writing takes, have passed: so much, or one epoch, is what a kill can cost.
 
         Raises
         ------
         ValueError
-            If the data are unfit, or (CheckpointError) the progress is damaged or that of another training.
+            If the data are unfit (normalised, or reads, for counts), a batch has a single cell, or (CheckpointError)
+            the progress is damaged or that of another training.
         OSError
             If progress cannot be kept, or (BlockingIOError) another process is at work in the folder.
         """
         from .model.checkpoint import open_checkpoint
-        from .model.fit import fit_model
+        from .model.device import resolve_device
+        from .model.fit import fit_counts_model, fit_model
 
-        x, _, genes = as_observed(data, layer=layer, dtype=np.float32)
-        if x.nnz < 10 or min(x.shape) < 2:
-            msg = (
-                f"{x.nnz} observed entries in {x.shape[0]} cells × {x.shape[1]} genes: at least 10 in 2 × 2 are "
-                "needed; give more cells or genes"
-            )
-            raise ValueError(msg)
-        device = _resolve_device(self.device)
+        x, genes = self._read(data, layer, fitting=True)
+        refuse_batches(batch, self.settings.objective)
+        batch_N, names = learned_batches(batch, x.shape[0])
+        refuse_too_few(x)
+        device = resolve_device(self.device)
         seed, rng = self.random_state, generator_of(self.random_state)
-        with open_checkpoint(checkpoint, x=x, settings=self.settings, random_state=seed, device=device) as progress:
-            outcome = fit_model(x, self.settings, rng, device, progress)
-        self.model_: MaskedModel | PaperModel = outcome.model
+        told = {"x": x, "settings": self.settings, "random_state": seed, "device": device}
+        with open_checkpoint(checkpoint, **told, batch_N=batch_N if names else None) as progress:
+            if self._of_counts:
+                outcome = fit_counts_model(x, batch_N, self.settings, rng, device, batches=names, checkpoint=progress)
+            else:
+                outcome = fit_model(x, self.settings, rng, device, progress)
+        self.model_: MaskedModel | PaperModel | CountsModel = outcome.model
         self.history_: pd.DataFrame = outcome.history
         self.held_out_: dict[str, Any] | None = outcome.held_out
         self.converged_: bool = outcome.converged
         self.genes_: list[str] | None = None if genes is None else [str(gene) for gene in genes]
         self.n_genes_in_: int = x.shape[1]
         self.recipe_ = None
-        self._warn()
+        report_training(self.held_out_, self.converged_, max_epochs=self.settings.max_epochs)
         return self
 
-    def _warn(self) -> None:
-        if not self.converged_:
-            msg = f"training ended at max_epochs={self.settings.max_epochs} before it had converged: raise max_epochs"
-            warnings.warn(msg, stacklevel=3)
-        scores = self.held_out_
-        floor = min(("gene_mean", "gene_cell_bias"), key=lambda f: scores[f]["rmse"]) if scores else ""
-        if scores and scores["model"]["rmse"] >= scores[floor]["rmse"]:
-            msg = (
-                f"held-out RMSE {scores['model']['rmse']:.4g} is no better than {floor.replace('_', ' ')}'s "
-                f"{scores[floor]['rmse']:.4g}: the imputed values carry no structure beyond it; do not rely on them"
-            )
-            warnings.warn(msg, stacklevel=3)
+    @property
+    def batches_(self) -> list[str]:
+        """Names of the batches that a model of counts was trained on."""
+        from .model.counts import CountsModel
+
+        self._check_fitted()
+        return list(self.model_.batches) if isinstance(self.model_, CountsModel) else []
 
     @property
     def weights_(self) -> dict[str, float]:
         """What each network is worth in the mixture; empty with `preset="paper"`."""
+        from .model.counts import EXPERTS, CountsModel
         from .model.masked import VARIANTS, MaskedModel
 
         self._check_fitted()
+        if isinstance(self.model_, CountsModel):
+            return dict(zip(EXPERTS, self.model_.weights_K.tolist(), strict=True))
         if not isinstance(self.model_, MaskedModel):
             return {}
         return {v.name: float(w) for v, w in zip(VARIANTS, self.model_.weights_K, strict=True)}
 
     # ---------------------------------------------------------------------------------------------- apply
 
-    def impute(self, data: "Data", *, layer: str | None = None, keep_observed: bool = True) -> "NDArray[np.float32]":
-        """Return cells × modelled genes on the log2 scale, float32, never negative; zeros for a cell with no entry.
+    def impute(
+        self,
+        data: "Data",
+        *,
+        layer: str | None = None,
+        keep_observed: bool | None = None,
+        batch: Any = None,
+        as_batch: str | None = None,
+    ) -> "NDArray[np.float32]":
+        """Return cells × modelled genes, float32, never negative; zeros for a cell with no entry.
 
+        On the log2 scale; with `objective="counts"` the expected counts at the cell's own number of molecules.
         The columns are the model's genes, `genes_`, those too that the data lack.
 
         Parameters
@@ -229,31 +253,77 @@ class AutoImpute:
         layer
             With AnnData, the layer to take.
         keep_observed
-            Fill only the missing entries (True), or replace the observed ones by their estimates too (False).
+            Fill only the missing entries (True, the default), or replace the observed ones by their estimates too
+            (False). Of counts, all are estimates: a cell's own count has its share in them.
+        batch, as_batch
+            Label of each cell's batch, for a model that was trained with batches, and the name of one to estimate
+            for instead of the cell's own.
         """
+        if self._of_counts:
+            if keep_observed:
+                msg = "keep_observed=True has no meaning with objective='counts': leave it out, all are estimates"
+                raise ValueError(msg)
+            return self._posterior(data, layer, batch, as_batch, with_sd=False)[0]
+        refuse_batches(batch, self.settings.objective)
         x = self._aligned(data, layer)
         imputed = np.empty(x.shape, dtype=np.float32)
         for rows in self._blocks(x, "imputing"):
-            imputed[rows] = self._impute_block(x[rows], keep_observed)
+            imputed[rows] = self._impute_block(x[rows], keep_observed is not False)
         return imputed
+
+    def posterior(
+        self, data: "Data", *, layer: str | None = None, batch: Any = None, as_batch: str | None = None
+    ) -> "tuple[NDArray[np.float32], NDArray[np.float32]]":
+        """Return posterior mean (what `impute` returns) and standard deviation of the expected counts, float32.
+
+        The latter tells how uncertain each expert is and how far they are apart; a new count would scatter beyond it.
+        `objective="counts"` only.
+
+        Parameters
+        ----------
+        data, layer, batch, as_batch
+            As for `impute`.
+        """
+        self._check_fitted()
+        if not self._of_counts:
+            msg = "posterior is for objective='counts'; the masked objective has no standard deviations: use impute"
+            raise ValueError(msg)
+        return self._posterior(data, layer, batch, as_batch, with_sd=True)
+
+    def _posterior(
+        self, data: "Data", layer: str | None, batch: Any, as_batch: str | None, *, with_sd: bool
+    ) -> "tuple[NDArray[np.float32], NDArray[np.float32]]":
+        from ._batches import batch_positions
+        from .model.counts import whole_posterior
+
+        x = self._aligned(data, layer)
+        model: CountsModel = self.model_  # type: ignore[assignment]
+        batch_N, into_N = batch_positions(batch, as_batch, x.shape[0], model.batches)
+        return whole_posterior(model, x, batch_N, into_N, with_sd=with_sd)
 
     def _impute_block(self, x: "sparse.csr_array", keep_observed: bool) -> "NDArray[np.float32]":
         """Estimates for a few cells that fit in memory as a dense matrix; `x` has the model's genes as columns."""
-        imputed: NDArray[np.float32] = np.maximum(self.model_.predict(x), 0)
+        model: MaskedModel | PaperModel = self.model_  # type: ignore[assignment]
+        imputed: NDArray[np.float32] = np.maximum(model.predict(x), 0)
         imputed[np.diff(x.indptr) == 0] = 0  # nothing is known of a cell without observed entries
         if keep_observed:
             imputed[x.nonzero()] = x.data
         return imputed
 
     def fit_impute(
-        self, data: "Data", *, layer: str | None = None, keep_observed: bool = True
+        self, data: "Data", *, layer: str | None = None, keep_observed: bool | None = None
     ) -> "NDArray[np.float32]":
         """Do `fit`, then `impute`, on the same data."""
         return self.fit(data, layer=layer).impute(data, layer=layer, keep_observed=keep_observed)
 
-    def embed(self, data: "Data", *, layer: str | None = None) -> "NDArray[np.float32]":
+    def embed(self, data: "Data", *, layer: str | None = None, batch: Any = None) -> "NDArray[np.float32]":
         """Return cells × hidden units: the last hidden layer of the network with most weight."""
+        from ._batches import batch_positions
+        from .model.counts import CountsModel
+
         x = self._aligned(data, layer)
+        if isinstance(self.model_, CountsModel):
+            return self.model_.embed(x, batch_positions(batch, None, x.shape[0], self.model_.batches)[0])
         return np.concatenate([self.model_.embed(x[rows]) for rows in self._blocks(x, "embedding")])
 
     @staticmethod
@@ -266,16 +336,18 @@ class AutoImpute:
     def _aligned(self, data: "Data", layer: str | None) -> "sparse.csr_array":
         """Observed entries with the model's genes as columns, in its order."""
         self._check_fitted()
+        x, genes = self._read(data, layer)
+        return match_genes(x, genes, self.genes_, n_genes=self.n_genes_in_, share_G=model_shares(self.recipe_))
+
+    def _read(self, data: "Data", layer: str | None, *, fitting: bool = False) -> tuple[Any, Any]:
+        if self._of_counts:
+            return counts_and_genes(data, layer=layer, must_look_like_umi=fitting)
         x, _, genes = as_observed(data, layer=layer, dtype=np.float32)
-        if genes is not None and self.genes_ is not None and list(genes) != self.genes_:
-            alignment = align_genes(self.genes_, genes, share_G=model_shares(self.recipe_))
-            if alignment.n_missing:
-                warnings.warn(alignment.in_words(), stacklevel=3)
-            x = alignment.apply(x)
-        if x.shape[1] != self.n_genes_in_:
-            msg = f"the data have {x.shape[1]} genes, the model was trained on {self.n_genes_in_}: give the same genes"
-            raise ValueError(msg)
-        return x
+        return x, genes
+
+    @property
+    def _of_counts(self) -> bool:
+        return self.settings.objective == "counts"
 
     @property
     def is_fitted(self) -> bool:
@@ -312,29 +384,15 @@ class AutoImpute:
         """Read a model that `save` wrote, onto `device`."""
         import pandas as pd
 
+        from .model.device import resolve_device
         from .model.disk import read_model
 
         model, description = read_model(Path(path))
         estimator = cls(device=device)
         estimator.settings = Settings.from_json(description["settings"])
-        estimator.model_ = model.to(_resolve_device(device))
+        estimator.model_ = model.to(resolve_device(device))
         estimator.genes_, estimator.n_genes_in_ = description["genes"], description["n_genes_in"]
         estimator.held_out_, estimator.converged_ = description["held_out"], description["converged"]
         estimator.history_ = pd.DataFrame(description["history"]["data"], columns=description["history"]["columns"])
         estimator.recipe_, estimator.random_state = description["recipe"], description["random_state"]
         return estimator
-
-
-def _resolve_device(name: str) -> "torch.device":
-    import torch
-
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-        torch.zeros(1, device=device).item()
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        here = ["cpu"] + [f"cuda:{i}" for i in range(torch.cuda.device_count())]
-        msg = f"device {name!r} is not there: this machine has {', '.join(here)}; choose one of them or 'auto'"
-        raise ValueError(msg) from error
-    return device

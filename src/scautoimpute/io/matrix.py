@@ -18,10 +18,13 @@ __all__ = [
     "block_csr",
     "counts_matrix",
     "is_integer_counts",
+    "matrix_and_names",
     "narrowed",
     "raw_positions",
+    "refuse_shape",
     "row_blocks",
     "rows_per_block",
+    "to_csr",
 ]
 
 RAW = "raw"  # how ``adata.raw`` is called where a layer is asked for
@@ -100,9 +103,9 @@ def as_observed(
     >>> matrix.nnz, cells, genes
     (2, None, None)
     """
-    matrix, obs_names, var_names = _matrix_and_names(data, layer=layer)
-    _refuse_shape(matrix)
-    observed = _to_csr(matrix)
+    matrix, obs_names, var_names = matrix_and_names(data, layer=layer)
+    refuse_shape(matrix)
+    observed = to_csr(matrix)
     observed.data[np.isnan(observed.data)] = 0
     _refuse_values(observed.data)
     with np.errstate(over="ignore"):
@@ -195,7 +198,8 @@ def raw_positions(adata: "AnnData") -> "NDArray[np.intp] | None":
     return None if np.array_equal(position, np.arange(len(names))) else position
 
 
-def _matrix_and_names(data: Any, *, layer: str | None) -> tuple[Any, Any, Any]:
+def matrix_and_names(data: Any, *, layer: str | None = None) -> tuple[Any, Any, Any]:
+    """Return the matrix of an AnnData (or its `layer`), DataFrame or array as it is, and its cell and gene names."""
     import pandas as pd
     from anndata import AnnData
 
@@ -212,7 +216,8 @@ def _matrix_and_names(data: Any, *, layer: str | None) -> tuple[Any, Any, Any]:
     return data, None, None
 
 
-def _refuse_shape(matrix: Any) -> None:
+def refuse_shape(matrix: Any) -> None:
+    """Refuse a matrix that is not two-dimensional, or is empty."""
     shape = tuple(matrix.shape)
     if len(shape) != 2:
         msg = f"found {len(shape)} dimension{'s' * (len(shape) != 1)}, shape {shape}; cells × genes is needed: reshape"
@@ -222,7 +227,7 @@ def _refuse_shape(matrix: Any) -> None:
         raise ValueError(msg)
 
 
-def _to_csr(matrix: Any) -> Any:
+def to_csr(matrix: Any) -> Any:
     """Return a new ``csr_array`` that shares no memory with `matrix` and holds floats without duplicate entries."""
     if sparse.issparse(matrix):
         merged = _floating(block_csr(matrix)).copy()

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from types import MappingProxyType
 
-from . import alra, als, autoimpute, drimpute, floors, knn, magic, scimpute, scvi, soft_impute
+from . import alra, als, autoimpute, autoimpute_counts, drimpute, floors, knn, magic, scimpute, scvi, soft_impute
 from ._record import Method
 
 __all__ = ["METHODS", "method_named"]
@@ -24,6 +24,7 @@ METHODS: Mapping[str, Method] = MappingProxyType(
             alra.METHOD,
             scvi.METHOD,
             autoimpute.METHOD,
+            autoimpute_counts.METHOD,
             autoimpute.PAPER,
         )
     }

@@ -15,6 +15,7 @@ from typing import Any, Protocol
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from scipy import sparse
 from torch import Tensor
 
@@ -93,7 +94,13 @@ class Checkpoint:
 
 @contextmanager
 def open_checkpoint(
-    folder: str | Path | None, *, x: sparse.csr_array, settings: Settings, random_state: Any, device: torch.device
+    folder: str | Path | None,
+    *,
+    x: sparse.csr_array,
+    settings: Settings,
+    random_state: Any,
+    device: torch.device,
+    batch_N: NDArray[np.intp] | None = None,
 ) -> Iterator[Checkpoint]:
     """Hold `folder` for the training that the other arguments define; None keeps nothing.
 
@@ -115,7 +122,7 @@ def open_checkpoint(
     with sole_owner(path):
         for abandoned in path.glob(".*.partial-*"):  # of a process that was killed while it wrote
             abandoned.unlink()
-        _claim(path, _fingerprint(x, settings, random_state, device))
+        _claim(path, _fingerprint(x, settings, random_state, device) | _of_batches(batch_N))
         yield Checkpoint(path)
 
 
@@ -138,9 +145,14 @@ def _fingerprint(
         "cells × genes": f"{x.shape[0]} × {x.shape[1]}",
         "data": _digest(x),
     }
-    if settings.preset == "paper" and device.type == "cpu":  # sums over all cells, split by the threads there are
+    # Products whose sums are split by the threads there are
+    if (settings.preset == "paper" or settings.objective == "counts") and device.type == "cpu":
         found["number of threads"] = torch.get_num_threads()
     return found
+
+
+def _of_batches(batch_N: NDArray[np.intp] | None) -> dict[str, str]:
+    return {} if batch_N is None else {"batches": hashlib.sha256(batch_N.astype(np.int64).data).hexdigest()[:32]}
 
 
 def _seed(random_state: Any) -> Any:

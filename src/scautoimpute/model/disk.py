@@ -7,6 +7,7 @@ added without.
 
 1. Tensors and description.
 2. The description also holds ``sha256``, of itself and of the tensors, by which a damaged file is found out.
+3. Models of the counts objective too.
 """
 
 import hashlib
@@ -25,17 +26,18 @@ from .settings import Settings
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from .counts import CountsModel
     from .masked import MaskedModel
     from .paper import PaperModel
 
 __all__ = ["FORMAT_VERSION", "read_model", "write_model"]
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 KEY = "scautoimpute"
 _OTHER_KINDS = {b"PK\x03\x04": "a zip archive, as torch.save writes", b"\x80": "a pickle", b"\x89HDF": "an HDF5 file"}
 
 
-def write_model(path: Path, model: "MaskedModel | PaperModel", description: dict[str, Any]) -> None:
+def write_model(path: Path, model: "MaskedModel | PaperModel | CountsModel", description: dict[str, Any]) -> None:
     """Write beside `path` and rename."""
     from safetensors.torch import save
 
@@ -51,7 +53,7 @@ def write_model(path: Path, model: "MaskedModel | PaperModel", description: dict
         beside.write_bytes(save(tensors, metadata={KEY: text}))
 
 
-def read_model(path: Path) -> "tuple[MaskedModel | PaperModel, dict[str, Any]]":
+def read_model(path: Path) -> "tuple[MaskedModel | PaperModel | CountsModel, dict[str, Any]]":
     """Model on the CPU, and what was written with it.
 
     Raises

@@ -6,26 +6,30 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
+from numpy.typing import NDArray
 from scipy import sparse
 
 from ..metrics.recovery import gene_cell_bias, gene_mean, hide_entries, recovery_scores
 from ..progress import progress_bar
 from .checkpoint import Checkpoint
+from .counts import CountsModel
+from .counts_fit import fit_counts
 from .masked import VARIANTS, HeldOutPrediction, MaskedModel, fit_masked
 from .paper import PaperModel, fit_paper
 from .settings import Settings
 from .training import TrainingRecord
 
-__all__ = ["Outcome", "fit_model"]
+__all__ = ["Outcome", "fit_counts_model", "fit_model"]
 
 HISTORY_COLUMNS = ["network", "fold", "epoch", "loss", "held_out_rmse"]
+COUNTS_COLUMNS = ["network", "fold", "epoch", "loss", "held_out_loss"]
 
 
 @dataclass(frozen=True)
 class Outcome:
     """What training gives."""
 
-    model: MaskedModel | PaperModel
+    model: MaskedModel | PaperModel | CountsModel
     history: pd.DataFrame
     held_out: dict[str, Any] | None
     converged: bool
@@ -41,6 +45,33 @@ def fit_model(
     """Train as `settings` say, from where `checkpoint` left off; `x` is cells × genes, the observed entries stored."""
     fit = _fit_paper if settings.preset == "paper" else _fit_default
     return fit(x, settings, rng, device, checkpoint)
+
+
+def fit_counts_model(
+    x: sparse.csr_array,
+    batch_N: NDArray[np.intp],
+    settings: Settings,
+    rng: np.random.Generator,
+    device: torch.device,
+    *,
+    batches: tuple[str, ...] = (),
+    checkpoint: Checkpoint | None = None,
+) -> Outcome:
+    """Train the counts objective on counts, cells × genes, of cells whose batch is given as a position in `batches`."""
+    with progress_bar(settings.max_epochs, "training (at most)", "epoch") as bar:
+        shown = 0
+
+        def on_epoch(record: TrainingRecord) -> None:
+            nonlocal shown
+            bar.update(len(record.epochs) - shown)
+            shown = len(record.epochs)
+
+        model, scores, record = fit_counts(
+            x, batch_N, settings, rng, device, batches=batches, on_epoch=on_epoch, checkpoint=checkpoint
+        )
+        bar.update(settings.max_epochs - shown)
+    rows = [{"network": "network", "fold": 0} | epoch for epoch in record.epochs]
+    return Outcome(model, pd.DataFrame(rows, columns=COUNTS_COLUMNS), scores, record.converged)
 
 
 def _fit_default(

@@ -8,7 +8,8 @@ __all__ = ["DESCRIPTION", "check_header"]
 
 # What a model is saved with, beside its tensors
 DESCRIPTION = ("settings", "genes", "n_genes_in", "held_out", "converged", "history", "recipe", "random_state")
-_SCORED = {"model", "gene_mean", "gene_cell_bias"}
+# What is scored with each objective, and by what
+_SCORED = {"rmse": {"model", "gene_mean", "gene_cell_bias"}, "deviance": {"model", "gene_mean", "no_imputation"}}
 
 
 def check_header(header: Any) -> None:
@@ -58,11 +59,15 @@ def _are_scores(values: Any) -> bool:
     if not isinstance(values, dict) or not _is_whole(values.get("n")):
         return False
     tables = {name: scores for name, scores in values.items() if name != "n"}
-    return tables.keys() >= _SCORED and all(
-        isinstance(scores, dict)
-        and _is_number(scores.get("rmse"))
-        and all(isinstance(v, float) for v in scores.values())
-        for scores in tables.values()
+    return any(
+        tables.keys() >= scored
+        and all(
+            isinstance(scores, dict)
+            and _is_number(scores.get(by))
+            and all(isinstance(v, float) for v in scores.values())
+            for scores in tables.values()
+        )
+        for by, scored in _SCORED.items()
     )
 
 

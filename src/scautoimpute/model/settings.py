@@ -9,7 +9,7 @@ from .optimizer import Optimizer
 
 __all__ = ["Objective", "Preset", "Settings"]
 
-Objective = Literal["masked"]
+Objective = Literal["masked", "counts"]
 Preset = Literal["paper"]
 
 _DEFAULTS: dict[str | None, dict[str, Any]] = {
@@ -22,6 +22,16 @@ _DEFAULTS: dict[str | None, dict[str, Any]] = {
         "max_epochs": 150,
         "held_out_share": 0.1,
         "n_folds": 3,
+    },
+    "counts": {
+        "hidden": (128,),
+        "optimizer": "adamw",
+        "learning_rate": 3e-3,
+        "l2": 0.0,
+        "threshold": 1e-4,
+        "max_epochs": 300,
+        "held_out_share": 0.05,
+        "n_folds": 1,
     },
     # The published program's defaults (paper, Methods; AutoImpute.py)
     "paper": {
@@ -59,7 +69,12 @@ class Settings:
         _one_of("objective", objective, get_args(Objective))
         if preset is not None:
             _one_of("preset", preset, get_args(Preset))
-        values = _DEFAULTS[preset] | {name: value for name, value in chosen.items() if value is not None}
+            if objective == "counts":
+                msg = f"preset={preset!r} is a form of the masked objective: leave it out, or choose objective='masked'"
+                raise ValueError(msg)
+        values = _DEFAULTS["counts" if objective == "counts" else preset] | {
+            name: value for name, value in chosen.items() if value is not None
+        }
         values["hidden"] = _widths(values["hidden"])
         # A wider layer takes smaller steps: measured optimum between 1/√width and 1/width
         if preset is None and chosen.get("learning_rate") is None:

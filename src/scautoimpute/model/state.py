@@ -8,6 +8,8 @@ import torch
 from torch import Tensor
 
 from .base import TwoWayBase
+from .counts import EXPERTS, CountsModel, build_network
+from .counts_inputs import CountsEncoding
 from .inputs import Encoding
 from .masked import VARIANTS, Fold, MaskedModel
 from .network import Autoencoder
@@ -19,10 +21,12 @@ __all__ = ["model_from_state", "model_state"]
 Tensors = dict[str, Tensor]
 
 
-def model_state(model: MaskedModel | PaperModel) -> tuple[Tensors, dict[str, Any]]:
+def model_state(model: MaskedModel | PaperModel | CountsModel) -> tuple[Tensors, dict[str, Any]]:
     """Tensors by name, and everything else as plain values."""
     if isinstance(model, PaperModel):
         return _named(model.network.state_dict(), "network"), {}
+    if isinstance(model, CountsModel):
+        return _counts_state(model)
     tensors = {"base.gene": torch.as_tensor(model.base.gene_G), "weights": torch.as_tensor(model.weights_K)}
     for index, fold in enumerate(model.folds):
         tensors |= _named(_fold_tensors(fold), f"fold{index}")
@@ -38,7 +42,7 @@ def model_state(model: MaskedModel | PaperModel) -> tuple[Tensors, dict[str, Any
 
 def model_from_state(
     tensors: Tensors, values: dict[str, Any], settings: Settings, *, n_genes: int
-) -> MaskedModel | PaperModel:
+) -> MaskedModel | PaperModel | CountsModel:
     """Inverse of `model_state`.
 
     Raises
@@ -61,7 +65,11 @@ def model_from_state(
     return model
 
 
-def _model(tensors: Tensors, values: dict[str, Any], settings: Settings, n_genes: int) -> MaskedModel | PaperModel:
+def _model(
+    tensors: Tensors, values: dict[str, Any], settings: Settings, n_genes: int
+) -> MaskedModel | PaperModel | CountsModel:
+    if settings.objective == "counts":
+        return _counts_model(tensors, values, settings, n_genes)
     if settings.preset == "paper":
         with torch.device("meta"):  # shapes without memory: what the file claims may be larger than it is
             network = PaperModel.build(n_genes, settings)
@@ -76,6 +84,32 @@ def _model(tensors: Tensors, values: dict[str, Any], settings: Settings, n_genes
         msg = f"the weights {weights.tolist()} are no shares of one"
         raise ValueError(msg)
     return MaskedModel(base, folds, weights)
+
+
+def _counts_state(model: CountsModel) -> tuple[Tensors, dict[str, Any]]:
+    tensors = _named(model.network.state_dict(), "network") | _named(model.encoding.tensors, "encoding")
+    tensors |= {"dispersion": model.dispersion_2G.cpu().contiguous(), "weights": torch.as_tensor(model.weights_K)}
+    return tensors, {"median_library": model.encoding.median_library, "batches": list(model.batches)}
+
+
+def _counts_model(tensors: Tensors, values: dict[str, Any], settings: Settings, n_genes: int) -> CountsModel:
+    batches = values["batches"]
+    if not isinstance(batches, list) or not all(isinstance(name, str) for name in batches) or len(batches) == 1:
+        msg = "the names of its batches are no list of several names"
+        raise ValueError(msg)
+    n_batches, median = max(1, len(batches)), _finite(values["median_library"])
+    with torch.device("meta"):
+        network = build_network(n_genes, n_batches, settings.hidden)
+    n_inputs = n_genes + (n_batches if n_batches > 1 else 0)
+    shapes = {"centre_I": (n_inputs,), "unit_G": (n_genes,), "log_frequency_KG": (n_batches, n_genes)}
+    scales = {name: _of_shape(tensors, f"encoding.{name}", s, torch.float32) for name, s in shapes.items()}
+    dispersion_2G = _of_shape(tensors, "dispersion", (2, n_genes), torch.float32)
+    weights_K = _of_shape(tensors, "weights", (len(EXPERTS),), torch.float64).numpy()
+    if weights_K.min() < 0 or abs(weights_K.sum() - 1) > 1e-9 or median <= 0 or dispersion_2G.min() < 0:
+        msg = "its weights are no shares of one, or its median library or dispersions are not positive"
+        raise ValueError(msg)
+    encoding = CountsEncoding(**scales, median_library=median)
+    return CountsModel(_loaded(network, tensors, "network"), encoding, dispersion_2G, weights_K, tuple(batches))
 
 
 def _named(tensors: Tensors, prefix: str) -> Tensors:

@@ -19,7 +19,16 @@ from .network import Autoencoder
 from .objectives import masked_squared_error
 from .optimizer import Optimizer, load_optimizer, make_optimizer, optimizer_tensors
 
-__all__ = ["FoldData", "HeldOut", "Training", "TrainingPlan", "TrainingRecord", "train_network"]
+__all__ = [
+    "FoldData",
+    "HeldOut",
+    "Training",
+    "TrainingPlan",
+    "TrainingRecord",
+    "average_weights",
+    "restore_weights",
+    "train_network",
+]
 
 KEPT_WEIGHT = 0.5  # of the loss at entries that the network was shown, against 1 at those it was not
 
@@ -130,7 +139,7 @@ class Training:
 
     def finish(self) -> None:
         """Give `net` its final weights."""
-        _restore(self.net, self.best)
+        restore_weights(self.net, self.best)
         self.finished = True
 
     def state(self) -> tuple[dict[str, dict[str, Tensor]], dict[str, Any]]:
@@ -207,7 +216,7 @@ def train_network(training: Training, data: FoldData) -> Iterator[TrainingRecord
             loss.backward()
             optimizer.step()
             training.step += 1
-            _average(training.averaged, net, min(plan.averaging, 1 - 1 / (training.step + 1)))
+            average_weights(training.averaged, net, min(plan.averaging, 1 - 1 / (training.step + 1)))
             total += float(loss.detach()) * len(rows)
         training.add_epoch(total / n_cells, evaluate(training.averaged), n_cells)
         yield training.record
@@ -215,12 +224,14 @@ def train_network(training: Training, data: FoldData) -> Iterator[TrainingRecord
 
 
 @torch.no_grad()
-def _average(averaged: Autoencoder, net: Autoencoder, decay: float) -> None:
+def average_weights(averaged: Autoencoder, net: Autoencoder, decay: float) -> None:
+    """Move the running mean of the weights towards those of `net`."""
     torch._foreach_lerp_(list(averaged.parameters()), list(net.parameters()), 1 - decay)
 
 
 @torch.no_grad()
-def _restore(net: Autoencoder, best: dict[str, Tensor] | None) -> None:
+def restore_weights(net: Autoencoder, best: dict[str, Tensor] | None) -> None:
+    """Give `net` the best weights, or zeroed output weights (the base alone) if there are none."""
     if best is not None:
         net.load_state_dict(best)
         return

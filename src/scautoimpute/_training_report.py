@@ -1,0 +1,37 @@
+"""What a user must be told of a training, before and after."""
+
+import warnings
+from typing import Any
+
+__all__ = ["refuse_too_few", "report_training"]
+
+# What is scored, how it is called, and the floors that must be beaten
+_SCORES = {"rmse": ("RMSE", ("gene_mean", "gene_cell_bias")), "deviance": ("deviance", ("gene_mean", "no_imputation"))}
+
+
+def refuse_too_few(x: Any) -> None:
+    """Refuse a matrix with so few entries that nothing can be learned and tested."""
+    if x.nnz < 10 or min(x.shape) < 2:
+        msg = (
+            f"{x.nnz} observed entries in {x.shape[0]} cells × {x.shape[1]} genes: at least 10 in 2 × 2 are "
+            "needed; give more cells or genes"
+        )
+        raise ValueError(msg)
+
+
+def report_training(scores: dict[str, Any] | None, converged: bool, *, max_epochs: int) -> None:
+    """Warn, on behalf of the caller's caller, of a training that did not converge or is no better than a floor."""
+    if not converged:
+        msg = f"training ended at max_epochs={max_epochs} before it had converged: raise max_epochs"
+        warnings.warn(msg, stacklevel=3)
+    if scores is None:
+        return
+    by = next(name for name in _SCORES if name in scores["model"])
+    title, floors = _SCORES[by]
+    floor = min(floors, key=lambda name: scores[name][by])
+    if scores["model"][by] >= scores[floor][by]:
+        msg = (
+            f"held-out {title} {scores['model'][by]:.4g} is no better than {floor.replace('_', ' ')}'s "
+            f"{scores[floor][by]:.4g}: the imputed values carry no structure beyond it; do not rely on them"
+        )
+        warnings.warn(msg, stacklevel=3)

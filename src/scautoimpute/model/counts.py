@@ -1,0 +1,159 @@
+"""The fitted model of the counts objective: what it expects of cells, how surely, and where it puts them.
+
+The experts are the gene frequencies (the base) and the network, each as it is and each combined with the cell's own
+counts by empirical Bayes.
+
+Shape legend: N cells, B cells in a block, G genes, K experts.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy import sparse
+from torch import Tensor
+
+from ..io.matrix import row_blocks
+from ..progress import progress_bar
+from .counts_inputs import CountsEncoding
+from .counts_network import as_array, hidden_layer, log_shares, offsets, product_type
+from .dispersion import gamma_posterior
+from .network import Autoencoder
+
+__all__ = ["EXPERTS", "CountsModel", "build_network", "whole_posterior"]
+
+EXPERTS = ("gene_frequencies", "gene_frequencies_own_counts", "network", "network_own_counts")
+CELLS_PER_BLOCK = 256
+
+
+@dataclass(frozen=True)
+class CountsModel:
+    """A fitted recipe.
+
+    Attributes
+    ----------
+    dispersion_2G
+        φ of each gene about the gene frequencies and about the network.
+    weights_K
+        What each of `EXPERTS` is worth, summing to one.
+    batches
+        Names of the batches; none if it was trained without.
+    """
+
+    network: Autoencoder
+    encoding: CountsEncoding
+    dispersion_2G: Tensor
+    weights_K: NDArray[np.float64]
+    batches: tuple[str, ...] = ()
+
+    def posterior(
+        self, x: sparse.csr_array, batch_N: NDArray[np.intp], into_N: NDArray[np.intp] | None = None
+    ) -> Iterator[tuple[slice, NDArray[np.float32], NDArray[np.float32]]]:
+        """Posterior mean and standard deviation of each cell's expected counts, block by block.
+
+        Parameters
+        ----------
+        x
+            Counts, N × G.
+        batch_N
+            Batch of each cell.
+        into_N
+            Batch that the expectation is for; by default the cell's own.
+        """
+        for rows in self.blocks(x):
+            into_B = batch_N[rows] if into_N is None else into_N[rows]
+            mean_BG, variance_BG = self._mixed(x[rows], batch_N[rows], into_B)
+            yield rows, as_array(mean_BG), as_array(variance_BG.clamp_(min=0).sqrt_())
+
+    @torch.no_grad()
+    def _mixed(self, x: sparse.csr_array, batch_B: Any, into_B: Any) -> tuple[Tensor, Tensor]:
+        """Mean and variance of a mixture: the variance within the experts, and that between their means."""
+        mean_BG, square_BG = torch.zeros(()), torch.zeros(())
+        for weight, (expert_BG, variance_BG) in zip(self.weights_K, self.experts(x, batch_B, into_B), strict=True):
+            if weight > 0:
+                mean_BG = mean_BG + float(weight) * expert_BG
+                square_BG = square_BG + float(weight) * (variance_BG + expert_BG.square())
+        return mean_BG, square_BG - mean_BG.square()
+
+    @torch.no_grad()
+    def experts(self, x: sparse.csr_array, batch_B: Any, into_B: Any) -> Iterator[tuple[Tensor, Tensor]]:
+        """Mean and variance of the counts that each expert expects, B × G."""
+        x_BG, library_B1 = self.dense(x)
+        own, other = self.shares(x, batch_B, batch_B), None
+        if into_B is not batch_B:
+            other = self.shares(x, batch_B, into_B)
+        for index, share_BG in enumerate(own):
+            mean_BG = share_BG * library_B1
+            posterior_BG, variance_BG = gamma_posterior(x_BG, mean_BG, self.dispersion_2G[index])
+            if other is not None:  # the cell's own counts say by how much it differs from what its batch lets expect
+                ratio_BG = other[index] / share_BG
+                mean_BG, posterior_BG = mean_BG * ratio_BG, posterior_BG * ratio_BG
+                variance_BG = variance_BG * ratio_BG.square_()
+            yield mean_BG, torch.zeros(())
+            yield posterior_BG, variance_BG
+
+    @torch.no_grad()
+    def shares(self, x: sparse.csr_array, batch_B: Any, into_B: Any) -> tuple[Tensor, Tensor]:
+        """Share of each gene among a cell's molecules, by the gene frequencies and by the network, B × G."""
+        chosen_B = torch.as_tensor(into_B, device=self.device)
+        frequency_BG = self.encoding.log_frequency_KG.index_select(0, chosen_B).exp()
+        h_BH = self._hidden(x, batch_B)
+        offset_BG = offsets(self.network, self.encoding, into_B)
+        return frequency_BG, log_shares(h_BH, self.network.decoder.weight, offset_BG, product_type(self.device)).exp_()
+
+    @torch.no_grad()
+    def embed(self, x: sparse.csr_array, batch_N: NDArray[np.intp] | None = None) -> NDArray[np.float32]:
+        """Hidden layer of the network, N × H; `batch_N` is for models that were trained with several."""
+        batch_N = np.zeros(x.shape[0], dtype=np.intp) if batch_N is None else batch_N
+        return np.concatenate([as_array(self._hidden(x[rows], batch_N[rows])) for rows in self.blocks(x)])
+
+    def _hidden(self, x: sparse.csr_array, batch_B: Any) -> Tensor:
+        return hidden_layer(self.network, self.encoding.encode(x, batch_B), self.encoding.centre_I)
+
+    @staticmethod
+    def blocks(x: sparse.csr_array) -> Iterator[slice]:
+        """Rows of as many cells as are dense in memory at a time."""
+        return row_blocks(x, CELLS_PER_BLOCK)
+
+    def dense(self, x: sparse.csr_array) -> tuple[Tensor, Tensor]:
+        """Counts, and the molecules of each cell, as tensors: B × G, B × 1."""
+        x_BG = torch.as_tensor(x.toarray(), dtype=torch.float32, device=self.device)
+        return x_BG, x_BG.sum(1, keepdim=True)
+
+    @property
+    def device(self) -> torch.device:
+        """Where its tensors are."""
+        return self.encoding.unit_G.device
+
+    def to(self, device: torch.device) -> "CountsModel":
+        """Same model on `device`."""
+        moved = self.network.to(device), self.encoding.to(device), self.dispersion_2G.to(device)
+        return CountsModel(*moved, self.weights_K, self.batches)
+
+
+def whole_posterior(
+    model: CountsModel,
+    x: sparse.csr_array,
+    batch_N: NDArray[np.intp],
+    into_N: NDArray[np.intp] | None,
+    *,
+    with_sd: bool = True,
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Posterior mean and standard deviation of all cells, N × G; the latter is empty if it is not wanted."""
+    mean_NG, sd_NG = np.empty(x.shape, np.float32), np.empty(x.shape if with_sd else (0, 0), np.float32)
+    with progress_bar(x.shape[0], "imputing", "cell") as bar:
+        for rows, mean_BG, sd_BG in model.posterior(x, batch_N, into_N):
+            mean_NG[rows] = mean_BG
+            if with_sd:
+                sd_NG[rows] = sd_BG
+            bar.update(len(mean_BG))
+    return mean_NG, sd_NG
+
+
+def build_network(n_genes: int, n_batches: int, hidden: tuple[int, ...]) -> Autoencoder:
+    """Network with uninitialised weights: genes and batch in, logits of the genes out."""
+    n_side = n_batches if n_batches > 1 else 0
+    return Autoencoder(n_genes + n_side, n_genes, hidden, activation="gelu", n_side=n_side)

@@ -1,0 +1,109 @@
+"""The recipe of the counts objective, in its four steps: hold out → base → network → mixture.
+
+Shape legend: N cells, G genes.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy import sparse
+
+from .checkpoint import Checkpoint
+from .counts import EXPERTS, CountsModel, build_network
+from .counts_inputs import CountsEncoding
+from .counts_training import CountsData, CountsTraining, train_counts
+from .counts_weighing import HeldOutMolecules, weighed
+from .network import Autoencoder, initialise_small
+from .settings import Settings
+from .thinning import split_molecules
+from .training import TrainingPlan, TrainingRecord
+
+__all__ = ["fit_counts"]
+
+MAX_STOPPING_CELLS, MAX_WEIGHING_CELLS = 2000, 5000
+ENCODER_SD = 0.0183
+OnEpoch = Callable[[TrainingRecord], None]
+
+
+def fit_counts(
+    x: sparse.csr_array,
+    batch_N: NDArray[np.intp],
+    settings: Settings,
+    rng: np.random.Generator,
+    device: torch.device,
+    *,
+    batches: tuple[str, ...] = (),
+    on_epoch: OnEpoch,
+    checkpoint: Checkpoint | None = None,
+) -> tuple[CountsModel, dict[str, Any], TrainingRecord]:
+    """Hold out, take the gene frequencies, train the network, weigh the experts.
+
+    Parameters
+    ----------
+    x
+        Counts, N × G.
+    batch_N
+        Batch of each cell, from 0.
+    batches
+        Their names, if the experiment has several.
+    on_epoch
+        Told the record after every epoch.
+    checkpoint
+        Where the network is kept while it is trained, and gone on with.
+
+    Returns
+    -------
+    The model, its scores on held-out molecules, and what happened in training.
+    """
+    visible, hidden = split_molecules(x, settings.held_out_share, rng)
+    weighing, stopping = split_molecules(hidden, 0.5, rng)
+    encoding = CountsEncoding.fit(visible, batch_N).to(device)
+    cells = _some_cells(np.diff(stopping.indptr) > 0, MAX_STOPPING_CELLS, rng)
+    data = CountsData(visible, batch_N, encoding, stopping[cells], cells)
+    net, record = _train(data, settings, rng, on_epoch, checkpoint or Checkpoint())
+    cells = _some_cells(np.diff(weighing.indptr) > 0, MAX_WEIGHING_CELLS, rng)
+    held_out = HeldOutMolecules(visible[cells], weighing[cells], batch_N[cells])
+    even_K, none_2G = np.full(len(EXPERTS), 1 / len(EXPERTS)), torch.zeros(2, x.shape[1], device=device)
+    model, scores = weighed(CountsModel(net, encoding, none_2G, even_K, batches), held_out, visible, batch_N)
+    return model, scores, record
+
+
+def _train(
+    data: CountsData, settings: Settings, rng: np.random.Generator, on_epoch: OnEpoch, checkpoint: Checkpoint
+) -> tuple[Autoencoder, TrainingRecord]:
+    n_cells, n_genes = data.visible.shape
+    generator = torch.Generator(data.device).manual_seed(int(rng.integers(2**63)))
+    net = build_network(n_genes, data.encoding.n_batches, settings.hidden).to(data.device)
+    initialise_small(net, generator, encoder_sd=ENCODER_SD)
+    first = net.layers[0].weight
+    first.data = first.data.t().contiguous().t()  # gene by gene in memory, as the sparse product reads it
+    plan = TrainingPlan(
+        learning_rate=settings.learning_rate,
+        batch_size=settings.batch_size or min(128, max(16, n_cells // 4)),
+        max_epochs=settings.max_epochs,
+        min_gain=settings.threshold,
+        patience_epochs=20,
+        patience_steps=(300, 1200),
+        weight_decay=settings.l2,
+        averaging=0.99,
+        optimizer=settings.optimizer,
+    )
+    training = CountsTraining(net, plan, generator, rng=np.random.default_rng(rng.integers(2**63)))
+    file = checkpoint.network("network")
+    file.load(training)
+    if training.record.epochs:
+        on_epoch(training.record)
+    for record in train_counts(training, data):
+        file.keep(training)
+        on_epoch(record)
+    file.keep(training)
+    first.data = first.data.contiguous()  # as a model that was loaded has it
+    return net.requires_grad_(False), training.record
+
+
+def _some_cells(allowed_N: NDArray[np.bool_], n: int, rng: np.random.Generator) -> NDArray[np.intp]:
+    cells = np.flatnonzero(allowed_N)
+    return cells if len(cells) <= n else np.sort(rng.choice(cells, n, replace=False))

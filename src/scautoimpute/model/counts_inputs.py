@@ -1,0 +1,120 @@
+"""What the counts network sees of a cell: log-normalised counts, each gene in its own unit, and the cell's batch.
+
+Shape legend: N cells, B cells in a block, G genes, K batches, I = G + K inputs (G alone where there is one batch).
+"""
+
+import math
+from dataclasses import dataclass, fields, replace
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy import sparse
+from torch import Tensor
+
+__all__ = ["CountsEncoding", "batch_frequencies", "library_sizes"]
+
+SMALLEST_SD = 0.15  # of log-normalised counts: rarely seen genes are not blown up beyond this
+INPUT_SCALE = 3.0
+SMALLEST_EXCESS = 1e-5  # relative variance of a gene between batches, below which they count as alike
+PSEUDO_COUNT = 0.05  # molecules of each gene, so that no frequency is zero
+
+
+def library_sizes(x: sparse.csr_array) -> NDArray[np.float64]:
+    """Molecules of each cell, N."""
+    return np.asarray(x.sum(axis=1, dtype=np.float64)).ravel()
+
+
+@dataclass(frozen=True)
+class CountsEncoding:
+    """Scales of the inputs and what the outputs start from, learned from the visible molecules alone.
+
+    Attributes
+    ----------
+    centre_I, unit_G
+        Mean of the inputs, and what log-normalised counts are multiplied with.
+    log_frequency_KG
+        Log of the share of each gene among the molecules of each batch: the base.
+    median_library
+        What cells are normalised to.
+    """
+
+    centre_I: Tensor
+    unit_G: Tensor
+    log_frequency_KG: Tensor
+    median_library: float
+
+    @classmethod
+    def fit(cls, x: sparse.csr_array, batch_N: NDArray[np.intp]) -> "CountsEncoding":
+        """Learn from counts, N × G, and the batch of each cell."""
+        n_cells, n_genes = x.shape
+        library_N = library_sizes(x)
+        median = float(np.median(library_N[library_N > 0]))
+        value_Z = _log_normalised(x, median)
+        mean_G = np.bincount(x.indices, value_Z, minlength=n_genes) / n_cells
+        variance_G = np.bincount(x.indices, value_Z**2, minlength=n_genes) / n_cells - mean_G**2
+        sd_G = np.maximum(np.sqrt(np.maximum(variance_G, 0)), SMALLEST_SD)
+        unit_G = INPUT_SCALE / math.sqrt(n_genes) / sd_G
+        log_frequency_KG = np.log(batch_frequencies(x, batch_N))
+        n_batches = len(log_frequency_KG)
+        one_hot = np.bincount(batch_N) / n_cells if n_batches > 1 else np.zeros(0)
+        return cls(_float(np.concatenate([mean_G * unit_G, one_hot])), _float(unit_G), _float(log_frequency_KG), median)
+
+    @property
+    def n_batches(self) -> int:
+        """Number of batches (K)."""
+        return len(self.log_frequency_KG)
+
+    def encode(self, x: sparse.csr_array, batch_B: NDArray[np.intp]) -> sparse.csr_array:
+        """Inputs before their centre is subtracted, which would make them dense, B × I."""
+        value_Z = _log_normalised(x, self.median_library).astype(np.float32)
+        value_Z *= self.unit_G.cpu().numpy()[x.indices]
+        inputs = sparse.csr_array((value_Z, x.indices, x.indptr), shape=x.shape)
+        return inputs if self.n_batches == 1 else sparse.hstack([inputs, self.one_hot(batch_B)], format="csr")
+
+    def one_hot(self, batch_B: NDArray[np.intp]) -> sparse.csr_array:
+        """One column per batch, B × K."""
+        ones, rows = np.ones(len(batch_B), dtype=np.float32), np.arange(len(batch_B) + 1)
+        return sparse.csr_array((ones, batch_B, rows), shape=(len(batch_B), self.n_batches))
+
+    @property
+    def tensors(self) -> dict[str, Tensor]:
+        """The tensors among the fields, by name."""
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        return {name: value for name, value in values.items() if isinstance(value, Tensor)}
+
+    def to(self, device: torch.device) -> "CountsEncoding":
+        """Same encoding with its tensors on `device`."""
+        return replace(self, **{name: tensor.to(device) for name, tensor in self.tensors.items()})  # type: ignore[arg-type]
+
+
+def batch_frequencies(x: sparse.csr_array, batch_N: NDArray[np.intp]) -> NDArray[np.float64]:
+    """Share of each gene among the molecules of each batch, K × G, shrunk towards its share in all of them.
+
+    The shrinkage is empirical-Bayes: a gene's shares vary between batches as a gamma distribution whose shape k is
+    estimated by the method of moments, and n molecules where E were expected make the share (n + k) / (E + k) times
+    that in all cells.
+    """
+    n_batches = int(batch_N.max()) + 1
+    count_KG = np.stack([np.asarray(x[batch_N == k].sum(axis=0, dtype=np.float64)).ravel() for k in range(n_batches)])
+    total_G = count_KG.sum(axis=0) + PSEUDO_COUNT
+    share_G = total_G / total_G.sum()
+    if n_batches == 1:
+        return np.asarray(share_G[None])
+    expected_KG = count_KG.sum(axis=1, keepdims=True) * share_G
+    excess = ((count_KG - expected_KG) ** 2 - expected_KG).sum() / (expected_KG**2).sum()
+    k = 1 / max(excess, SMALLEST_EXCESS)
+    frequency_KG: NDArray[np.float64] = share_G * (count_KG + k) / (expected_KG + k)
+    frequency_KG /= frequency_KG.sum(axis=1, keepdims=True)
+    return frequency_KG
+
+
+def _log_normalised(x: sparse.csr_array, median: float) -> NDArray[np.float64]:
+    library_N = library_sizes(x)
+    value_Z: NDArray[np.float64] = np.log1p(x.data * np.repeat(median / np.maximum(library_N, 1), np.diff(x.indptr)))
+    return value_Z
+
+
+def _float(values: NDArray[Any]) -> Tensor:
+    return torch.as_tensor(values, dtype=torch.float32)

@@ -1,0 +1,138 @@
+"""Training of the counts network, top to bottom: it predicts the molecules that were left out of its input.
+
+Shape legend: N cells, B cells in a batch, G genes, K batches of the experiment.
+"""
+
+import copy
+import json
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy import sparse
+from torch import Tensor
+
+from .counts_inputs import CountsEncoding
+from .counts_network import Rows, Workspace, hidden_layer, multinomial_loss, offsets, product_type
+from .network import Autoencoder
+from .thinning import thin_values, with_values
+from .training import Training, TrainingRecord, average_weights
+
+__all__ = ["CountsData", "CountsTraining", "held_out_loss", "train_counts"]
+
+SHOWN = (0.3, 0.9)  # share of a cell's molecules in the input; the rest are the target
+CELLS_PER_BLOCK = 512  # where nothing is learned
+STEPS_BETWEEN = 20  # evaluations of the held-out molecules
+
+
+@dataclass(frozen=True)
+class CountsData:
+    """What training sees: visible molecules, N × G, the batch of each cell, and some cells' held-out molecules."""
+
+    visible: sparse.csr_array
+    batch_N: NDArray[np.intp]
+    encoding: CountsEncoding
+    stopping: sparse.csr_array
+    stopping_cells: NDArray[np.intp]
+
+    @property
+    def device(self) -> torch.device:
+        """Where the network is."""
+        return self.encoding.unit_G.device
+
+
+@dataclass
+class CountsTraining(Training):
+    """A training whose every draw (order of the cells, thinning) comes from one NumPy generator."""
+
+    rng: np.random.Generator = field(default_factory=np.random.default_rng)
+
+    def add_epoch(self, loss: float, error: float, n_cells: int) -> None:
+        """Take note of what an epoch came to; `error` is NaN after epochs that were not evaluated."""
+        epoch = len(self.record.epochs) + 1
+        self.record.epochs.append({"epoch": epoch, "loss": loss, "held_out_loss": error})
+        if error < self.best_error - self.plan.min_gain:
+            self.last_gain = self.step
+        if error < self.best_error:
+            self.best, self.best_error = copy.deepcopy(self.averaged.state_dict()), error
+            self.record.best_epoch = epoch
+        self.record.converged = self.step - self.last_gain >= self.plan.patience(n_cells)
+
+    def state(self) -> tuple[dict[str, dict[str, Tensor]], dict[str, Any]]:
+        """As in `Training`, and the state of the generator."""
+        tensors, values = super().state()
+        return tensors, values | {"rng": json.dumps(self.rng.bit_generator.state)}
+
+    def load_state(self, tensors: dict[str, dict[str, Tensor]], values: dict[str, Any]) -> None:
+        """Inverse of `state`."""
+        super().load_state(tensors, values)
+        self.rng.bit_generator.state = json.loads(values["rng"])
+
+
+def train_counts(training: CountsTraining, data: CountsData) -> Iterator[TrainingRecord]:
+    """Train a network in place, from wherever `training` stands; yield the record after each epoch.
+
+    When the iterator is exhausted the network holds the averaged weights of the best epoch on the stopping
+    molecules, or zeroed output weights (the gene frequencies alone) if no epoch improved on them.
+    """
+    if training.finished:
+        return
+    plan, workspace = training.plan, Workspace()
+    cells = np.flatnonzero(np.diff(data.visible.indptr))
+    steps_per_epoch = math.ceil(len(cells) / plan.batch_size)
+    epochs_between = math.ceil(STEPS_BETWEEN / steps_per_epoch)
+    if not training.record.epochs:
+        training.best_error = held_out_loss(None, data)
+    while not training.is_over:
+        total = 0.0
+        order = training.rng.permutation(cells)
+        for start in range(0, len(order), plan.batch_size):
+            rows = order[start : start + plan.batch_size]
+            total += _step(training, data, rows, workspace) * len(rows)
+        epoch = len(training.record.epochs) + 1
+        due = epoch % epochs_between == 0 or epoch == plan.max_epochs
+        error = held_out_loss(training.averaged, data) if due else math.nan
+        training.add_epoch(total / len(cells), error, len(cells))
+        yield training.record
+    training.finish()
+
+
+def _step(training: CountsTraining, data: CountsData, rows: NDArray[np.intp], workspace: Workspace) -> float:
+    x, batch_B, rng = data.visible[rows], data.batch_N[rows], training.rng
+    share_B = rng.uniform(*SHOWN, size=len(rows)).astype(np.float32)
+    shown_Z = thin_values(x.data, np.repeat(share_B, np.diff(x.indptr)), rng)
+    shown, target = with_values(x, shown_Z), with_values(x, x.data - shown_Z)
+    net, optimizer = training.net, training.optimizer
+    h_BH = hidden_layer(net, data.encoding.encode(shown, batch_B), data.encoding.centre_I)
+    offset_BG = offsets(net, data.encoding, batch_B)
+    y, dtype = Rows.of(target, data.device), product_type(data.device)
+    loss = multinomial_loss(h_BH, net.decoder.weight, offset_BG, y, dtype=dtype, workspace=workspace)
+    optimizer.zero_grad()
+    loss.backward()
+    optimizer.step()
+    training.step += 1
+    average_weights(training.averaged, net, min(training.plan.averaging, 1 - 1 / (training.step + 1)))
+    return float(loss.detach())
+
+
+@torch.no_grad()
+def held_out_loss(net: Autoencoder | None, data: CountsData) -> float:
+    """Negative log-likelihood of a held-out molecule; by the gene frequencies if there is no `net`."""
+    total, n_molecules, dtype = 0.0, float(data.stopping.sum()), product_type(data.device)
+    for start in range(0, len(data.stopping_cells), CELLS_PER_BLOCK):
+        rows, y = data.stopping_cells[start : start + CELLS_PER_BLOCK], data.stopping[start : start + CELLS_PER_BLOCK]
+        batch_B, target = data.batch_N[rows], Rows.of(y, data.device)
+        if net is None:
+            chosen_B = torch.as_tensor(batch_B, device=data.device)
+            log_share_BG = data.encoding.log_frequency_KG.index_select(0, chosen_B)
+            loss = -(target.value_Z * log_share_BG.view(-1)[target.positions]).sum() / target.value_Z.sum().clamp(min=1)
+        else:
+            h_BH = hidden_layer(net, data.encoding.encode(data.visible[rows], batch_B), data.encoding.centre_I)
+            offset_BG = offsets(net, data.encoding, batch_B)
+            loss = multinomial_loss(h_BH, net.decoder.weight, offset_BG, target, dtype=dtype)
+        total += float(loss) * float(y.sum())
+    return total / max(n_molecules, 1.0)

@@ -1,0 +1,19 @@
+"""Where networks live."""
+
+import torch
+
+__all__ = ["resolve_device"]
+
+
+def resolve_device(name: str) -> torch.device:
+    """Return the device that a name stands for, `"auto"` a GPU if there is one, or refuse one that is not there."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.zeros(1, device=device).item()
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        here = ["cpu"] + [f"cuda:{i}" for i in range(torch.cuda.device_count())]
+        msg = f"device {name!r} is not there: this machine has {', '.join(here)}; choose one of them or 'auto'"
+        raise ValueError(msg) from error
+    return device

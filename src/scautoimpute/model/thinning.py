@@ -1,0 +1,58 @@
+"""Binomial thinning of counts: every molecule is kept, or not, by itself; only stored values are visited.
+
+Shape legend: N cells, Z stored values.
+"""
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import sparse
+
+__all__ = ["split_molecules", "thin_values", "with_values"]
+
+LARGEST_COUNTED = 12  # counts up to here are drawn molecule by molecule, which is faster than a binomial sampler
+
+
+def thin_values(values_Z: NDArray[Any], share_Z: NDArray[Any], rng: np.random.Generator) -> NDArray[np.float32]:
+    """Draw Binomial(value, share) for every value.
+
+    Parameters
+    ----------
+    values_Z
+        Whole numbers.
+    share_Z
+        Probability of each molecule to be kept.
+    rng
+        What is drawn from.
+
+    Examples
+    --------
+    >>> thin_values(np.array([3.0, 50.0]), np.array([1.0, 0.0]), np.random.default_rng(0))
+    array([3., 0.], dtype=float32)
+    """
+    count_Z, share_Z = values_Z.astype(np.int64), share_Z.astype(np.float32)
+    small_Z = count_Z <= LARGEST_COUNTED
+    n_molecules_Z = np.where(small_Z, count_Z, 0)
+    kept = rng.random(int(n_molecules_Z.sum()), dtype=np.float32) < np.repeat(share_Z, n_molecules_Z)
+    before_Z = np.concatenate([[0], np.cumsum(kept)])[np.concatenate([[0], np.cumsum(n_molecules_Z)])]
+    thinned_Z: NDArray[np.float32] = np.diff(before_Z).astype(np.float32)
+    large = np.flatnonzero(~small_Z)
+    thinned_Z[large] = rng.binomial(count_Z[large], np.minimum(share_Z[large].astype(np.float64), 1.0))
+    return thinned_Z
+
+
+def split_molecules(
+    x: sparse.csr_array, share: float, rng: np.random.Generator
+) -> tuple[sparse.csr_array, sparse.csr_array]:
+    """Part the molecules of `x` in two at random: those that stay, and a `share` of them; neither stores zeros."""
+    taken_Z = thin_values(x.data, np.full(x.nnz, share), rng)
+    return with_values(x, x.data - taken_Z), with_values(x, taken_Z)
+
+
+def with_values(x: sparse.csr_array, values_Z: NDArray[Any]) -> sparse.csr_array:
+    """Return a matrix with the entries of `x` and other values, zeros left out."""
+    kept_Z = values_Z > 0
+    before_N = np.concatenate([[0], np.cumsum(kept_Z)])[x.indptr]
+    parts = (values_Z[kept_Z].astype(np.float32), x.indices[kept_Z], before_N.astype(x.indptr.dtype))
+    return sparse.csr_array(parts, shape=x.shape)
