@@ -1,5 +1,6 @@
 """Scores that say whether imputation helps, and measures of the harm it may do; nothing here knows a model."""
 
+from .entries import entry_gains, score_entries
 from .expression import FalseMarkers, NullExpression, false_markers, null_differential_expression
 from .gain import Gain, HeldOutMolecules, held_out_molecules, molecule_gain, score_molecules
 from .rare import RarePull, rare_pull, spike_in
@@ -19,6 +20,7 @@ __all__ = [
     "RarePull",
     "SilentMarkers",
     "correlation_shift",
+    "entry_gains",
     "false_markers",
     "gene_cell_bias",
     "gene_mean",
@@ -30,6 +32,7 @@ __all__ = [
     "permuted_correlations",
     "rare_pull",
     "recovery_scores",
+    "score_entries",
     "score_molecules",
     "silent_markers",
     "spike_in",

@@ -20,7 +20,7 @@ from typing import Literal
 
 from ..metrics.gain import Gain
 
-__all__ = ["Verdict", "Word", "judge"]
+__all__ = ["RULE", "Verdict", "Word", "judge"]
 
 Word = Literal["helps", "useless", "harmful"]
 
@@ -39,6 +39,17 @@ CAUTIONS: Mapping[str, str] = {
     "or variability within a type.",
     "rare": "Do not use it to look for rare types: they are pulled towards the crowd.",
 }
+# For a reader of a report; docs/trust.md says more.
+RULE = (
+    "Harmful is what foretells held-out data worse than the counts as they are do; or worse than the cell's own counts "
+    "do once shrunk, if a mixture of the two is no better than these alone; or worse than the mean of each gene does, "
+    "with signals invented where there are none. Helps is what foretells them better than the mean of each gene does, "
+    "and is not harmful. All else is useless.\n\n"
+    "Better and worse mean a difference beyond 2.33 standard errors across cells (one-sided 99 %) and beyond what a "
+    "better estimate of the gene means alone could bring, which needs no structure. Each measure of harm is compared "
+    "with the 99 % point of its own null: further permutations, halves before imputation, or the molecules split "
+    "anew. No threshold was chosen by taste; docs/trust.md of the package has each null, its source and its limits."
+)
 _INVENTED = ("permuted", "halves", "markers", "silent")
 _UNCHANGED = 1e-5  # relative: what rounding to float32 changes at most
 _STARTS: Mapping[str, str] = {
