@@ -66,7 +66,7 @@ def all_genes(
         (np.where(is_modelled_G[layer.indices], 0, values_Z), layer.indices, layer.indptr), shape=layer.shape
     )
     if is_sparse:
-        return sparse.csr_matrix(others + _spread(modelled, genes_P, layer.shape[1]))
+        return sparse.csr_matrix(others + spread(modelled, genes_P, layer.shape[1]))
     dense = np.empty(layer.shape, dtype=np.float32)
     for rows in row_blocks(dense, rows_per_block(layer.shape[1])):
         dense[rows] = others[rows].toarray()
@@ -74,12 +74,12 @@ def all_genes(
     return dense
 
 
-def _spread(values_BP: "NDArray[np.float32]", genes_P: "IntArray", n_genes: int) -> sparse.csr_array:
+def spread(values_BP: "NDArray[np.float32]", genes_P: "IntArray", n_genes: int) -> sparse.csr_array:
     """B × G with `values_BP` in the columns `genes_P`; zeros are not stored."""
     packed = sparse.csr_array(values_BP)
-    spread = sparse.csr_array((packed.data, genes_P[packed.indices], packed.indptr), shape=(len(values_BP), n_genes))
-    spread.sort_indices()
-    return spread
+    wide = sparse.csr_array((packed.data, genes_P[packed.indices], packed.indptr), shape=(len(values_BP), n_genes))
+    wide.sort_indices()
+    return wide
 
 
 def check_key(key_added: str, layer: str | None) -> None:
@@ -121,13 +121,20 @@ def record_of(
     genes: Any,
     choices: dict[str, Any],
     alignment: "Alignment | None",
+    estimand: str | None = None,
+    more: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """How a layer came about, as values that h5ad can store; an `alignment` means that the model was trained before."""
+    """How a layer came about, as values that h5ad can store; an `alignment` means that the model was trained before.
+
+    `estimand` is by default the estimator's own; `more` is recorded as it is.
+    """
     settings = {k: v for k, v in estimator.settings.to_json().items() if v is not None}
     record = {
         "scale": scale,
         "scale_in_words": check_scale(scale),
+        "objective": estimator.settings.objective,
         "keep_observed": keep_observed,
+        "estimand": estimand or estimator.estimand,
         "n_zeros": zeros[0],
         "n_zeros_filled": zeros[1],
         "genes": np.asarray(genes, dtype=object),
@@ -145,4 +152,6 @@ def record_of(
         record["random_state"] = int(estimator.random_state)
     if estimator.held_out_ is not None:
         record["held_out"] = estimator.held_out_
-    return record
+    if estimator.detection_ is not None:
+        record["detection"] = estimator.detection_
+    return record | (more or {})

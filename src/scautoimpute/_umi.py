@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from numpy.typing import NDArray
 
-__all__ = ["UmiVerdict", "counts_and_genes", "umi_like"]
+__all__ = ["UmiVerdict", "counts_and_genes", "molecules", "refuse_fractions", "refuse_reads", "umi_like"]
 
 LARGEST_UMI_DECILE = 80.0
 SMALLEST_READ_TOTAL = 10_000.0
@@ -122,13 +122,23 @@ def counts_and_genes(
     ValueError
         If some values are NaN, infinite, negative or no whole numbers, or too large for molecules.
     """
-    from ._counts import has_fractions, refuse_values
+    from ._counts import refuse_values
 
     matrix, _, genes = matrix_and_names(data, layer=layer)
     refuse_shape(matrix)
     x = to_csr(matrix)
     x.eliminate_zeros()
     refuse_values(x)
+    refuse_fractions(x)
+    if must_look_like_umi:
+        refuse_reads(x)
+    return molecules(x), genes
+
+
+def refuse_fractions(x: Any) -> None:
+    """Refuse values that are not whole numbers."""
+    from ._counts import has_fractions
+
     if has_fractions(x):
         first = x.data[np.flatnonzero(x.data != np.rint(x.data))[0]]
         msg = (
@@ -136,10 +146,18 @@ def counts_and_genes(
             f"takes the molecules that were counted: give raw counts (layer=); {INSTEAD}"
         )
         raise ValueError(msg)
-    if must_look_like_umi and not (verdict := umi_like(x)):
+
+
+def refuse_reads(x: Any) -> None:
+    """Refuse counts that are too large for molecules."""
+    if not (verdict := umi_like(x)):
         msg = (
             f"a tenth of the counts above zero exceed {verdict.upper_decile:,.0f} (molecules stay below "
             f"{LARGEST_UMI_DECILE:.0f}), so these are reads, which objective='counts' cannot take: {INSTEAD}"
         )
         raise ValueError(msg)
-    return x.astype(np.float32), genes
+
+
+def molecules(x: Any) -> sparse.csr_array:
+    """Return canonical counts as float32, in which they are exact up to 16 million."""
+    return x.astype(np.float32)

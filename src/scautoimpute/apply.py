@@ -9,6 +9,7 @@ import numpy as np
 from . import tl
 from ._application import all_genes, check_key, recipe_of, record_of, zeros_filled
 from ._counts import has_fractions, may_be_log, refuse_all_zero, refuse_small, refuse_values, report_empty
+from ._masked_estimates import impute_block
 from ._recipe import FittedRecipe
 from .autoimpute import AutoImpute
 from .io import check_writable, read, refuse_transposed, write
@@ -237,7 +238,12 @@ class _Run:
     def _impute(self, x: Any) -> "tuple[Any, NDArray[np.float32]]":
         alignment = self.recipe.alignment
         log2, size_factor, is_empty = self.recipe.process(x)
-        imputed = self.estimator._impute_block(log2, self.options["keep_observed"])[:, alignment.columns_P]
+        imputed = impute_block(
+            self.estimator.model_,  # type: ignore[arg-type]
+            log2,
+            keep_observed=self.options["keep_observed"],
+            expected=self.estimator.estimand == "expected",
+        )[:, alignment.columns_P]
         self.size_factor.append(size_factor)
         self.is_empty.append(is_empty)
         self.zeros += zeros_filled(log2[:, alignment.columns_P], imputed)

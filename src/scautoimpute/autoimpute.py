@@ -1,7 +1,5 @@
 """The estimator: AutoImpute."""
 
-from collections.abc import Iterator
-from numbers import Integral
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, TypeAlias
 
@@ -9,14 +7,16 @@ import numpy as np
 
 from ._alignment import match_genes
 from ._batches import learned_batches, refuse_batches
+from ._estimand import Estimand, check_estimand, check_learned, default_estimand
+from ._fitted import description_of, named_weights, restore
+from ._masked_estimates import cell_blocks, impute_block
 from ._recipe import model_shares
 from ._seed import generator_of
 from ._training_report import refuse_too_few, report_training
 from ._umi import counts_and_genes
 from .errors import NotFittedError
-from .io.matrix import CELLS_PER_BLOCK, as_observed, row_blocks
+from .io.matrix import as_observed
 from .model.settings import Settings
-from .progress import progress_bar
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -47,6 +47,11 @@ class AutoImpute:
         entry's expected log2 expression *given that it was detected* is estimated. `"counts"`: zeros are data, the
         multinomial likelihood of molecules left out of the input is maximised, and the expected number of molecules
         of every gene in every cell is estimated; for counts of molecules (UMIs).
+    estimand
+        What `impute` returns by default. `"detected"` (default): expected log2 expression given that it was detected,
+        which is what recovers hidden entries. `"expected"`: that times the probability of detection, the expected log2
+        expression with zeros counted, for clustering and other analyses of whole cells; another network learns the
+        probability. Not with `preset="paper"`, nor with `objective="counts"`, which always estimates what is expected.
     preset
         None for this package's recipe: an empirical-Bayes base, two small autoencoders per fold that improve on
         it, and a mixture weighted on held-out entries. `"paper"` for the published method to the letter (masked).
@@ -92,6 +97,9 @@ class AutoImpute:
     weights_
         What each network is worth in the mixture; what is missing to one is the base's share. Of counts what each of
         four experts is worth: `gene_frequencies` and `network`, alone and with the cell's `own_counts`.
+    detection_
+        With ``estimand="expected"``: at `n` entries hidden whatever their value, the cross-entropy (nats per entry) of
+        the probability of detection, of the `model` and of its `base` (rates of the gene and the cell); else None.
     converged_
         Whether every network stopped by itself before `max_epochs`.
     genes_, batches_
@@ -121,6 +129,7 @@ class AutoImpute:
         self,
         objective: str = "masked",
         *,
+        estimand: Estimand | None = None,
         preset: str | None = None,
         hidden: int | tuple[int, ...] | None = None,
         optimizer: str | None = None,
@@ -147,6 +156,8 @@ class AutoImpute:
             held_out_share=held_out_share,
             n_folds=n_folds,
         )
+        check_estimand(estimand, preset=preset, objective=objective)
+        self.estimand = estimand or default_estimand(objective)
         self.device = device
         self.random_state = random_state
         self.recipe_: dict[str, Any] | None = None  # how counts became the training data, where `tl` did it
@@ -180,11 +191,15 @@ class AutoImpute:
         OSError
             If progress cannot be kept, or (BlockingIOError) another process is at work in the folder.
         """
+        x, genes = self._read(data, layer, fitting=True)
+        return self._fit(x, genes, batch, checkpoint)
+
+    def _fit(self, x: Any, genes: Any, batch: Any, checkpoint: str | Path | None) -> Self:
+        """Learn from a matrix that has been checked."""
         from .model.checkpoint import open_checkpoint
         from .model.device import resolve_device
         from .model.fit import fit_counts_model, fit_model
 
-        x, genes = self._read(data, layer, fitting=True)
         refuse_batches(batch, self.settings.objective)
         batch_N, names = learned_batches(batch, x.shape[0])
         refuse_too_few(x)
@@ -195,7 +210,8 @@ class AutoImpute:
             if self._of_counts:
                 outcome = fit_counts_model(x, batch_N, self.settings, rng, device, batches=names, checkpoint=progress)
             else:
-                outcome = fit_model(x, self.settings, rng, device, progress)
+                expected = self.estimand == "expected"
+                outcome = fit_model(x, self.settings, rng, device, progress, with_detection=expected)
         self.model_: MaskedModel | PaperModel | CountsModel = outcome.model
         self.history_: pd.DataFrame = outcome.history
         self.held_out_: dict[str, Any] | None = outcome.held_out
@@ -217,15 +233,15 @@ class AutoImpute:
     @property
     def weights_(self) -> dict[str, float]:
         """What each network is worth in the mixture; empty with `preset="paper"`."""
-        from .model.counts import EXPERTS, CountsModel
-        from .model.masked import VARIANTS, MaskedModel
-
         self._check_fitted()
-        if isinstance(self.model_, CountsModel):
-            return dict(zip(EXPERTS, self.model_.weights_K.tolist(), strict=True))
-        if not isinstance(self.model_, MaskedModel):
-            return {}
-        return {v.name: float(w) for v, w in zip(VARIANTS, self.model_.weights_K, strict=True)}
+        return named_weights(self.model_)
+
+    @property
+    def detection_(self) -> dict[str, Any] | None:
+        """How well detection is predicted; None if that was not learned."""
+        self._check_fitted()
+        detection = getattr(self.model_, "detection", None)
+        return None if detection is None else dict(detection.held_out)
 
     # ---------------------------------------------------------------------------------------------- apply
 
@@ -235,6 +251,7 @@ class AutoImpute:
         *,
         layer: str | None = None,
         keep_observed: bool | None = None,
+        estimand: Estimand | None = None,
         batch: Any = None,
         as_batch: str | None = None,
     ) -> "NDArray[np.float32]":
@@ -255,20 +272,32 @@ class AutoImpute:
         keep_observed
             Fill only the missing entries (True, the default), or replace the observed ones by their estimates too
             (False). Of counts, all are estimates: a cell's own count has its share in them.
+        estimand
+            `"detected"` or `"expected"`, which only a model made with ``estimand="expected"`` can give; by default
+            what the model was made with.
         batch, as_batch
             Label of each cell's batch, for a model that was trained with batches, and the name of one to estimate
             for instead of the cell's own.
+
+        Raises
+        ------
+        ValueError
+            If the data do not fit the model, or it did not learn what `estimand` asks for.
         """
         if self._of_counts:
+            self._check_estimand(estimand)
             if keep_observed:
                 msg = "keep_observed=True has no meaning with objective='counts': leave it out, all are estimates"
                 raise ValueError(msg)
             return self._posterior(data, layer, batch, as_batch, with_sd=False)[0]
         refuse_batches(batch, self.settings.objective)
         x = self._aligned(data, layer)
+        self._check_estimand(estimand)
+        expected = (estimand or self.estimand) == "expected"
         imputed = np.empty(x.shape, dtype=np.float32)
-        for rows in self._blocks(x, "imputing"):
-            imputed[rows] = self._impute_block(x[rows], keep_observed is not False)
+        model: MaskedModel | PaperModel = self.model_  # type: ignore[assignment]
+        for rows in cell_blocks(x, "imputing"):
+            imputed[rows] = impute_block(model, x[rows], keep_observed=keep_observed is not False, expected=expected)
         return imputed
 
     def posterior(
@@ -301,15 +330,6 @@ class AutoImpute:
         batch_N, into_N = batch_positions(batch, as_batch, x.shape[0], model.batches)
         return whole_posterior(model, x, batch_N, into_N, with_sd=with_sd)
 
-    def _impute_block(self, x: "sparse.csr_array", keep_observed: bool) -> "NDArray[np.float32]":
-        """Estimates for a few cells that fit in memory as a dense matrix; `x` has the model's genes as columns."""
-        model: MaskedModel | PaperModel = self.model_  # type: ignore[assignment]
-        imputed: NDArray[np.float32] = np.maximum(model.predict(x), 0)
-        imputed[np.diff(x.indptr) == 0] = 0  # nothing is known of a cell without observed entries
-        if keep_observed:
-            imputed[x.nonzero()] = x.data
-        return imputed
-
     def fit_impute(
         self, data: "Data", *, layer: str | None = None, keep_observed: bool | None = None
     ) -> "NDArray[np.float32]":
@@ -324,14 +344,7 @@ class AutoImpute:
         x = self._aligned(data, layer)
         if isinstance(self.model_, CountsModel):
             return self.model_.embed(x, batch_positions(batch, None, x.shape[0], self.model_.batches)[0])
-        return np.concatenate([self.model_.embed(x[rows]) for rows in self._blocks(x, "embedding")])
-
-    @staticmethod
-    def _blocks(x: "sparse.csr_array", description: str) -> Iterator[slice]:
-        with progress_bar(x.shape[0], description, "cell") as bar:
-            for rows in row_blocks(x, CELLS_PER_BLOCK):
-                yield rows
-                bar.update(rows.stop - rows.start)
+        return np.concatenate([self.model_.embed(x[rows]) for rows in cell_blocks(x, "embedding")])
 
     def _aligned(self, data: "Data", layer: str | None) -> "sparse.csr_array":
         """Observed entries with the model's genes as columns, in its order."""
@@ -348,6 +361,9 @@ class AutoImpute:
     @property
     def _of_counts(self) -> bool:
         return self.settings.objective == "counts"
+
+    def _check_estimand(self, estimand: str | None) -> None:
+        check_learned(estimand, self.settings, learned=self.detection_ is not None)
 
     @property
     def is_fitted(self) -> bool:
@@ -366,33 +382,16 @@ class AutoImpute:
         from .model.disk import write_model
 
         self._check_fitted()
-        seed = self.random_state
-        description = {
-            "random_state": int(seed) if isinstance(seed, Integral) else None,
-            "settings": self.settings.to_json(),
-            "genes": self.genes_,
-            "n_genes_in": self.n_genes_in_,
-            "held_out": self.held_out_,
-            "converged": self.converged_,
-            "history": self.history_.to_dict(orient="split", index=False),
-            "recipe": self.recipe_,
-        }
-        write_model(Path(path), self.model_, description)
+        write_model(Path(path), self.model_, description_of(self))
 
     @classmethod
     def load(cls, path: str | Path, *, device: str = "auto") -> Self:
         """Read a model that `save` wrote, onto `device`."""
-        import pandas as pd
-
         from .model.device import resolve_device
         from .model.disk import read_model
 
         model, description = read_model(Path(path))
         estimator = cls(device=device)
-        estimator.settings = Settings.from_json(description["settings"])
         estimator.model_ = model.to(resolve_device(device))
-        estimator.genes_, estimator.n_genes_in_ = description["genes"], description["n_genes_in"]
-        estimator.held_out_, estimator.converged_ = description["held_out"], description["converged"]
-        estimator.history_ = pd.DataFrame(description["history"]["data"], columns=description["history"]["columns"])
-        estimator.recipe_, estimator.random_state = description["recipe"], description["random_state"]
+        restore(estimator, description)
         return estimator

@@ -9,24 +9,36 @@ from typing import Any, Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Scale", "check_scale", "from_normalised", "to_log1p"]
+__all__ = ["PER_CELL", "CountsScale", "Scale", "check_masked_scale", "check_scale", "from_normalised", "to_log1p"]
 
-Scale = Literal["counts", "cp10k", "log1p", "log2"]
+Scale = Literal["counts", "cp10k", "log1p", "log2", "expected_log1p"]
+CountsScale = Literal["counts", "cp10k", "log1p", "expected_log1p"]  # of the counts objective; the masked has log2
+PER_CELL = 1e4  # counts of a cell, of which the logs are
 
 _WORDS = {
     "counts": "counts at each cell's own library size",
     "cp10k": "counts per 10,000",
     "log1p": "ln(1 + counts per 10,000)",
     "log2": "log2(1 + counts at the median library size), the model's own scale",
+    "expected_log1p": "expectation of ln(1 + counts per 10,000) of a cell counted at a given depth",
 }
 
 
 def check_scale(scale: str) -> str:
-    """Return what `scale` means in words, or refuse it."""
+    """Return what `scale` means in words, or refuse it; not every objective has every scale."""
     if scale not in _WORDS:
         msg = f"scale={scale!r} is not known: choose {', '.join(repr(s) for s in get_args(Scale))}"
         raise ValueError(msg)
     return _WORDS[scale]
+
+
+def check_masked_scale(scale: str, depth: Any = None) -> None:
+    """Refuse what the masked objective does not have: an expectation of counts, which it knows nothing of."""
+    check_scale(scale)
+    if scale == "expected_log1p" or depth is not None:
+        given = f"scale={scale!r}" if depth is None else "depth="
+        msg = f"{given} is for objective='counts': choose 'log1p', 'cp10k', 'counts', 'log2', or that objective"
+        raise ValueError(msg)
 
 
 def from_normalised(
@@ -58,7 +70,7 @@ def to_log1p(
     values: NDArray[Any], scale: str, *, size_factor: NDArray[Any] | float, median_total: float
 ) -> NDArray[np.float32]:
     """Bring values on `scale` to ln(1 + counts per 10,000); parameters as in `from_normalised`."""
-    if scale == "log1p":
+    if scale in {"log1p", "expected_log1p"}:
         return np.asarray(values, dtype=np.float32)
     if scale == "cp10k":
         return np.asarray(np.log1p(values), dtype=np.float32)

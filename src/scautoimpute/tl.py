@@ -1,15 +1,19 @@
 """Tools: what is done to an AnnData."""
 
-import warnings
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from scipy import sparse
 
-from ._application import all_genes, check_key, recipe_of, record_of, zeros_filled
+from ._application import check_key
+from ._counts import checked_counts
+from ._counts_run import impute_counts
+from ._estimand import Estimand, check_estimand
+from ._masked_run import impute_masked
+from ._objective import Chosen, chosen_objective, reason_of
+from ._refusals import refuse_for_counts, refuse_for_masked
 from .autoimpute import AutoImpute
-from .io.matrix import CELLS_PER_BLOCK, counts_matrix, row_blocks
-from .pp import Processed, processed_as, processed_matrix
+from .io.checks import refuse_transposed
 from .scales import check_scale
 from .tuning import tune
 
@@ -24,25 +28,30 @@ if TYPE_CHECKING:
 
 __all__ = ["autoimpute", "tune"]
 
-FEW_CELLS = 30
-
 
 def autoimpute(
     adata: "AnnData",
     *,
     layer: str | None = None,
-    n_top_genes: "TopGenes" = 1000,
+    objective: str | None = None,
+    n_top_genes: "TopGenes | None" = None,
     flavor: "Flavor" = "dispersion",
+    genes: Iterable[str] | None = None,
     preset: str | None = None,
+    estimand: Estimand | None = None,
     model: AutoImpute | None = None,
+    batch_key: str | None = None,
+    as_batch: str | None = None,
     scale: "Scale" = "log1p",
-    keep_observed: bool = True,
+    depth: "float | NDArray[np.floating[Any]] | None" = None,
+    keep_observed: bool | None = None,
+    posterior_sd: bool = False,
     key_added: str = "imputed",
     random_state: int | np.random.Generator = 0,
     checkpoint: "str | Path | None" = None,
     copy: bool = False,
 ) -> "AnnData | None":
-    """Impute the dropouts of a count matrix: pre-process, train, fill (Talwar et al., Sci Rep 8:16329, 2018).
+    """Impute a count matrix: choose the objective, train, estimate (Talwar et al., Sci Rep 8:16329, 2018).
 
     Parameters
     ----------
@@ -50,19 +59,42 @@ def autoimpute(
         Counts, cells × genes.
     layer
         Where the counts are; `X` by default.
+    objective
+        `"counts"`: zeros are data, and how many molecules are expected of every gene in every cell is estimated.
+        `"masked"`: zeros are missing, and how much there is of a gene given that it was detected is estimated. By
+        default that of `model`; else `"counts"` for counts of molecules (UMIs), `"masked"` for reads and values that
+        are not whole numbers, and where `preset` or `estimand` is given. What was chosen, and why, is recorded.
     n_top_genes, flavor
-        Genes to model, and by what they are chosen; see `scautoimpute.pp.select_genes`.
+        How many genes to model, and by what they are chosen; see `scautoimpute.pp.select_genes`. By default 1000 with
+        the masked objective, of counts all that have a molecule in any cell.
+    genes
+        Names of the genes to model instead; `objective="counts"` only.
     preset
         None for this package's recipe, `"paper"` for the published one; see `AutoImpute`.
+    estimand
+        `"detected"`, expression given that it was detected, or `"expected"`, expected expression with zeros counted,
+        which suits clustering; see `AutoImpute`. Of the masked objective only; by default what `model` was made with,
+        `"detected"` without one.
     model
         An `AutoImpute` to use instead of a new one: trained here if it has not been trained; applied as it is,
-        with the genes and library size it was trained on, if it has (`n_top_genes` and `flavor` are then ignored).
+        with the genes it was trained on, if it has (`n_top_genes`, `flavor` and `genes` are then ignored).
+    batch_key
+        Column of `obs` that names each cell's batch (sample, donor, run), of which the network is told;
+        `objective="counts"` only.
+    as_batch
+        Name of the batch to estimate for instead of each cell's own.
     scale
         Of the result: `"log1p"`, ln(1 + counts per 10,000); `"cp10k"`, without the logarithm;
-        `"counts"`, at each cell's own library size; `"log2"`, the model's own, at the median library size.
-        Totals are over the genes that pass the read filter (`scanpy.pp.normalize_total` takes all genes).
+        `"counts"`, at each cell's own library size; `"log2"`, the masked model's own, at the median library size;
+        `"expected_log1p"`, see Notes. Of counts the library size is over *all* genes, as
+        `scanpy.pp.normalize_total` takes it; with the masked objective over the genes that pass the read filter.
+    depth
+        Molecules per cell that `"expected_log1p"` is for: one number, or one for each cell; by default each cell's own.
     keep_observed
-        Fill only the zeros (True), or replace observed values by their estimates too (False).
+        Fill only the zeros (True, the default with the masked objective), or replace observed values by their
+        estimates too (False). Of counts all are estimates, in which a cell's own count has its share.
+    posterior_sd
+        Also give the standard deviation of what is estimated; `objective="counts"` only.
     key_added
         Name of the new layer, and of the record in `uns`.
     random_state
@@ -78,8 +110,11 @@ def autoimpute(
     None, or the copy. Sets the following fields:
 
     ``adata.layers[key_added]``
-        Cells × all genes, float32, never negative; sparse if the counts are. Genes that were not modelled keep
-        their observed values.
+        Cells × all genes, float32, never negative. Genes that were not modelled keep their observed values. Of counts
+        dense, unless the counts are sparse and at most half of the genes are modelled; else sparse if the counts are.
+    ``adata.layers[key_added + "_sd"]``
+        With `posterior_sd`, on the same scale, on log scales to first order (also for `"expected_log1p"`); zero for
+        genes that were not modelled. It tells how uncertain the estimate is; a new count would scatter beyond it.
     ``adata.var["autoimpute_modelled"]``
         Which genes were modelled.
     ``adata.obsm["X_autoimpute"]``
@@ -87,8 +122,10 @@ def autoimpute(
     ``adata.obs["autoimpute_size_factor"]``
         Total of the cell over the median total.
     ``adata.uns[key_added]``
-        Scale, genes modelled, settings, version, pre-processing, and how many zeros were filled; `held_out`,
-        `history` and `converged` of the training, which with `trained_before` was on other data.
+        Objective, scale, genes modelled, settings, version, pre-processing, and how many zeros were filled; `held_out`,
+        `history`, `weights` and `converged` of the training, which with `trained_before` was on other data. Of counts
+        also `objective_reason`, `batches`, `own_count_share` and `weights_in_words`: how much of the estimate is
+        structure, and how much the cell's own count.
 
     The fields in `var`, `obsm` and `obs` are those of the last run.
 
@@ -97,7 +134,10 @@ def autoimpute(
     Raises
     ------
     ValueError
-        If the matrix is not one of counts (logged, negative, NaN, transposed), or an option is unknown.
+        If the matrix is not one of counts (logged, negative, NaN, transposed), or of molecules where these are needed;
+        or if an option is unknown, or has no effect with the objective.
+    MemoryError
+        If the estimates would not fit in memory, with their size.
 
     Notes
     -----
@@ -105,91 +145,65 @@ def autoimpute(
     seen, biased upward as the mean over all cells. Exponentiating it (`scale="counts"`, `"cp10k"`) gives a typical
     rather than a mean count.
 
+    `scale="log1p"` is the logarithm of what is expected. `"expected_log1p"` is the expectation of the logarithm, E[ln(1
+    + 10,000 · n / depth)], over how uncertain the estimate is and over which molecules n happen to be counted in a cell
+    of `depth` molecules. It is lower, the more so the shallower the cell, and it is what minimises the squared error
+    against log-normalised counts of that depth: what denoising benchmarks measure, not a better estimate of expression.
+
     Examples
     --------
     >>> import scautoimpute as sai
     >>> adata = sai.datasets.simulate(n_cells=60, n_genes=80, random_state=0)
-    >>> sai.tl.autoimpute(adata, model=sai.AutoImpute(n_folds=1, random_state=0))
+    >>> sai.tl.autoimpute(adata, model=sai.AutoImpute("masked", n_folds=1, random_state=0))
     >>> adata.layers["imputed"].shape
     (60, 80)
     """
     check_scale(scale)
-    _check_options(model, preset, key_added, layer)
+    check_key(key_added, layer)
+    _check_model(model, objective, preset, estimand)
     if copy:
         adata = adata.to_memory(copy=True) if adata.isbacked else adata.copy()
-    estimator = model or AutoImpute(preset=preset, random_state=random_state)
+    chosen = _chosen(adata, layer, model, objective=objective, preset=preset, estimand=estimand)
+    estimator = model or AutoImpute(chosen.objective, estimand=estimand, preset=preset, random_state=random_state)
     if estimator.is_fitted and checkpoint is not None:
         msg = f"checkpoint={str(checkpoint)!r} has no effect with a trained model: leave it out"
         raise ValueError(msg)
-    processed = _process_and_fit(
-        adata, estimator, layer=layer, n_top_genes=n_top_genes, flavor=flavor, checkpoint=checkpoint
-    )
-    imputed = estimator.impute(processed.log2, keep_observed=keep_observed)[:, processed.columns]
-    adata.obsm["X_autoimpute"] = estimator.embed(processed.log2)
-    adata.obs["autoimpute_size_factor"] = processed.size_factor
-    adata.var["autoimpute_modelled"] = np.isin(np.arange(adata.n_vars), processed.genes)
-    adata.uns[key_added] = record_of(
-        estimator,
-        scale=scale,
-        keep_observed=keep_observed,
-        zeros=_zeros(processed.log2[:, processed.columns], imputed),
-        genes=adata.var_names[processed.genes],
-        choices=processed.choices,
-        alignment=processed.alignment,
-    )
-    adata.layers[key_added] = _layer(counts_matrix(adata, layer), processed, imputed, scale, keep_observed)
+    selection = {"layer": layer, "flavor": flavor, "scale": scale, "key_added": key_added, "checkpoint": checkpoint}
+    selection["reason"] = chosen.reason
+    of_counts = {"genes": genes, "batch_key": batch_key, "as_batch": as_batch, "posterior_sd": posterior_sd}
+    if chosen.objective == "counts":
+        refuse_for_counts(scale, depth, keep_observed, estimand)
+        impute_counts(adata, estimator, n_top_genes=n_top_genes, depth=depth, **of_counts, **selection)  # type: ignore[arg-type]
+    else:
+        refuse_for_masked(scale, depth, of_counts)
+        keep = {"keep_observed": keep_observed is not False, "estimand": estimand}
+        impute_masked(adata, estimator, n_top_genes=1000 if n_top_genes is None else n_top_genes, **keep, **selection)  # type: ignore[arg-type]
     return adata if copy else None
 
 
-def _check_options(model: AutoImpute | None, preset: str | None, key_added: str, layer: str | None) -> None:
-    if model is not None and preset is not None:
+def _chosen(adata: "AnnData", layer: str | None, model: AutoImpute | None, **asked: str | None) -> Chosen:
+    """Return the objective and why; values that are no counts at all are left to those who refuse them."""
+    if model is not None:
+        return reason_of(model)
+    if asked["objective"] is None and asked["preset"] is None and asked["estimand"] is None:
+        refuse_transposed(adata)
+        return chosen_objective(checked_counts(adata, layer))
+    return chosen_objective(None, **asked)
+
+
+def _check_model(model: AutoImpute | None, objective: str | None, preset: str | None, estimand: str | None) -> None:
+    if model is None:
+        check_estimand(estimand, preset=preset, objective=objective)
+        return
+    given = {"preset": preset, "objective": objective if objective != model.settings.objective else None}
+    for name, value in given.items():
+        if value is not None:
+            its_own = f"AutoImpute({name}={value!r})"
+            msg = f"both model= and {name}={value!r} were given: set the {name} of the model, {its_own}"
+            raise ValueError(msg)
+    check_estimand(estimand, preset=model.settings.preset, objective=model.settings.objective)
+    if estimand == "expected" and model.estimand != "expected":
         msg = (
-            f"both model= and preset={preset!r} were given: set the preset of the model, AutoImpute(preset={preset!r})"
+            "estimand='expected' asks for what this model does not learn: make it with AutoImpute(estimand='expected')"
         )
         raise ValueError(msg)
-    check_key(key_added, layer)
-
-
-def _zeros(observed: sparse.csr_array, imputed: "NDArray[np.float32]") -> tuple[int, int]:
-    blocks = [zeros_filled(observed[rows], imputed[rows]) for rows in row_blocks(observed, CELLS_PER_BLOCK)]
-    return sum(zeros for zeros, _ in blocks), sum(filled for _, filled in blocks)
-
-
-def _process_and_fit(
-    adata: "AnnData",
-    estimator: AutoImpute,
-    *,
-    layer: str | None,
-    n_top_genes: "TopGenes",
-    flavor: "Flavor",
-    checkpoint: "str | Path | None",
-) -> Processed:
-    """Processed matrix for `estimator`, which is trained on it unless it was trained before."""
-    if estimator.is_fitted:
-        return processed_as(adata, recipe_of(estimator), layer=layer)
-    processed = processed_matrix(adata, layer=layer, n_top_genes=n_top_genes, flavor=flavor)
-    if adata.n_obs < FEW_CELLS:
-        warnings.warn(f"{adata.n_obs} cells are few for learning structure: judge by the held-out scores", stacklevel=3)
-    estimator.fit(processed.log2, checkpoint=checkpoint)
-    estimator.genes_ = [str(gene) for gene in adata.var_names[processed.genes]]
-    estimator.recipe_ = processed.recipe(adata.var_names)
-    return processed
-
-
-def _layer(counts: Any, processed: Processed, imputed: "NDArray[np.float32]", scale: str, keep_observed: bool) -> Any:
-    """Layer of every gene; sparse if `counts` are."""
-    is_sparse = sparse.issparse(counts) or hasattr(counts, "to_memory")
-    blocks = [
-        all_genes(
-            counts[rows],
-            imputed[rows],
-            genes_P=processed.genes,
-            size_factor_B=processed.size_factor[rows],
-            median_total=processed.median_total,
-            scale=scale,
-            keep_observed=keep_observed,
-            is_sparse=is_sparse,
-        )
-        for rows in row_blocks(imputed, CELLS_PER_BLOCK)
-    ]
-    return sparse.vstack(blocks, format="csr") if is_sparse else np.concatenate(blocks)

@@ -14,6 +14,7 @@ _ESTIMATES = {
     "masked": "expression given that it was detected: for recovering values, "
     "not for clustering or differential expression",
 }
+_EXPECTED = "expected expression, zeros counted: for clustering and other analyses of whole cells"
 
 
 def summarise(
@@ -44,7 +45,7 @@ def _of_training(record: dict[str, Any]) -> dict[str, Any]:
     scores = record.get("held_out")
     return {
         "method": "autoimpute",
-        "estimate": _ESTIMATES[record["settings"]["objective"]],
+        "estimate": _EXPECTED if record["estimand"] == "expected" else _ESTIMATES[record["settings"]["objective"]],
         "held_out_rmse": {name: s["rmse"] for name, s in scores.items() if name != "n"} if scores else None,
         "held_out_entries": scores["n"] if scores else 0,
         "trained_before": record["trained_before"],

@@ -40,6 +40,10 @@ def impute(
         list[str] | None, typer.Option(metavar="NAME=VALUE", help="Of another method; again for each.")
     ] = None,
     objective: Annotated[str | None, typer.Option(help="What is learned: masked (default).")] = None,
+    estimand: Annotated[
+        str | None,
+        typer.Option(help="detected (default): expression given detection; expected: zeros counted, for clustering."),
+    ] = None,
     preset: Annotated[str | None, typer.Option(help="'paper' for the published method to the letter.")] = None,
     n_top_genes: Annotated[str | None, typer.Option(help="How many genes to model, or 'all' (default: 1000).")] = None,
     flavor: Annotated[str | None, typer.Option(help="How they are chosen: dispersion (default) or cv.")] = None,
@@ -87,6 +91,7 @@ def impute(
         method, preset = _without_autoimpute(method, preset)
         training = {
             "objective": objective,
+            "estimand": estimand,
             "preset": preset,
             "hidden": hidden,
             "learning_rate": learning_rate,

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from scipy import sparse
 
+from .._estimand import Estimand
 from ..autoimpute import AutoImpute
 from ..io.matrix import CELLS_PER_BLOCK
 from ._record import Imputed, Method, Preparation
@@ -24,6 +25,7 @@ def impute(
     x: sparse.csr_array,
     *,
     rng: np.random.Generator,
+    estimand: Estimand | None = None,
     hidden: int | tuple[int, ...] | None = None,
     optimizer: str | None = None,
     learning_rate: float | None = None,
@@ -37,6 +39,7 @@ def impute(
 ) -> Imputed:
     """Train and impute as `scautoimpute.AutoImpute` does by default; its options."""
     model = AutoImpute(
+        estimand=estimand,
         hidden=hidden,
         optimizer=optimizer,
         learning_rate=learning_rate,
@@ -89,6 +92,8 @@ def _fit_impute(model: AutoImpute, x: sparse.csr_array) -> Imputed:
     }
     if model.held_out_ is not None:
         learned["held_out"] = model.held_out_
+    if model.detection_ is not None:
+        learned["detection"] = model.detection_
     return Imputed(values.astype(np.float64), learned)
 
 
@@ -111,7 +116,10 @@ METHOD = Method(
     keeps_observed=True,
     estimates_observed=True,
     reference=f"{_TALWAR}; this package's recipe.",
-    limits="Estimates expression given that it was detected, so it overestimates genes that are truly off.",
+    limits=(
+        "Estimates expression given that it was detected, so it overestimates genes that are truly off, unless "
+        "estimand='expected'."
+    ),
     peak_bytes=_peak_bytes,
     distributions=("numpy", "torch"),
 )

@@ -64,8 +64,8 @@ class CountsModel:
             Batch that the expectation is for; by default the cell's own.
         """
         for rows in self.blocks(x):
-            into_B = batch_N[rows] if into_N is None else into_N[rows]
-            mean_BG, variance_BG = self._mixed(x[rows], batch_N[rows], into_B)
+            own_B = batch_N[rows]
+            mean_BG, variance_BG = self._mixed(x[rows], own_B, own_B if into_N is None else into_N[rows])
             yield rows, as_array(mean_BG), as_array(variance_BG.clamp_(min=0).sqrt_())
 
     @torch.no_grad()

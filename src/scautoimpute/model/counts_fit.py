@@ -23,7 +23,7 @@ from .training import TrainingPlan, TrainingRecord
 
 __all__ = ["fit_counts"]
 
-MAX_STOPPING_CELLS, MAX_WEIGHING_CELLS = 2000, 5000
+MAX_HELD_OUT_CELLS = 2000  # whose molecules decide when to stop, and weigh the experts: enough for four weights
 ENCODER_SD = 0.0183
 OnEpoch = Callable[[TrainingRecord], None]
 
@@ -61,10 +61,10 @@ def fit_counts(
     visible, hidden = split_molecules(x, settings.held_out_share, rng)
     weighing, stopping = split_molecules(hidden, 0.5, rng)
     encoding = CountsEncoding.fit(visible, batch_N).to(device)
-    cells = _some_cells(np.diff(stopping.indptr) > 0, MAX_STOPPING_CELLS, rng)
+    cells = _some_cells(np.diff(stopping.indptr) > 0, MAX_HELD_OUT_CELLS, rng)
     data = CountsData(visible, batch_N, encoding, stopping[cells], cells)
     net, record = _train(data, settings, rng, on_epoch, checkpoint or Checkpoint())
-    cells = _some_cells(np.diff(weighing.indptr) > 0, MAX_WEIGHING_CELLS, rng)
+    cells = _some_cells(np.diff(weighing.indptr) > 0, MAX_HELD_OUT_CELLS, rng)
     held_out = HeldOutMolecules(visible[cells], weighing[cells], batch_N[cells])
     even_K, none_2G = np.full(len(EXPERTS), 1 / len(EXPERTS)), torch.zeros(2, x.shape[1], device=device)
     model, scores = weighed(CountsModel(net, encoding, none_2G, even_K, batches), held_out, visible, batch_N)

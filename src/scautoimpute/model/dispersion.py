@@ -17,7 +17,7 @@ __all__ = ["SCALES", "DispersionMoments", "gamma_posterior"]
 LOWEST, HIGHEST = 1e-4, 20.0
 # What the moment estimate is multiplied with: a network that has seen the counts it is compared with leaves too small
 # a variance about itself, by a factor that only molecules which it has not seen can tell
-SCALES = (0.03, 0.1, 0.2, 0.3, 0.5, 0.7, 1.0, 1.4, 2.0, 3.0, 5.0, 8.0, 13.0)
+SCALES = (0.03, 0.1, 0.3, 0.6, 1.0, 1.5, 2.5, 5.0, 10.0)
 
 
 def gamma_posterior(x_BG: Tensor, mean_BG: Tensor, dispersion_G: Tensor) -> tuple[Tensor, Tensor]:

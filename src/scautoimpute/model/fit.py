@@ -1,6 +1,6 @@
 """From observed entries and settings to a model, its history and its held-out scores."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -14,6 +14,7 @@ from ..progress import progress_bar
 from .checkpoint import Checkpoint
 from .counts import CountsModel
 from .counts_fit import fit_counts
+from .detection import fit_detection
 from .masked import VARIANTS, HeldOutPrediction, MaskedModel, fit_masked
 from .paper import PaperModel, fit_paper
 from .settings import Settings
@@ -41,10 +42,20 @@ def fit_model(
     rng: np.random.Generator,
     device: torch.device,
     checkpoint: Checkpoint | None = None,
+    *,
+    with_detection: bool = False,
 ) -> Outcome:
-    """Train as `settings` say, from where `checkpoint` left off; `x` is cells × genes, the observed entries stored."""
+    """Train as `settings` say, from where `checkpoint` left off; `x` is cells × genes, the observed entries stored.
+
+    `with_detection` learns the probability of detection too, after and without effect on everything else.
+    """
     fit = _fit_paper if settings.preset == "paper" else _fit_default
-    return fit(x, settings, rng, device, checkpoint)
+    outcome = fit(x, settings, rng, device, checkpoint)
+    if not with_detection or not isinstance(outcome.model, MaskedModel):
+        return outcome
+    detection, record = fit_detection(x, settings, rng, device, checkpoint=checkpoint)
+    model = replace(outcome.model, detection=detection)
+    return replace(outcome, model=model, converged=outcome.converged and record.converged)
 
 
 def fit_counts_model(

@@ -7,7 +7,7 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -23,7 +23,10 @@ from .network import Activation, Autoencoder, initialise_small
 from .settings import Settings
 from .training import FoldData, HeldOut, Training, TrainingPlan, TrainingRecord, train_network
 
-__all__ = ["VARIANTS", "Fold", "MaskedModel", "Variant", "fit_masked"]
+if TYPE_CHECKING:
+    from .detection import DetectionModel
+
+__all__ = ["VARIANTS", "Fold", "MaskedModel", "Variant", "fit_masked", "training_plan"]
 
 N_SIDE = 2
 MAX_STOPPING_CELLS = 2000
@@ -82,11 +85,12 @@ class Fold:
 
 @dataclass
 class MaskedModel:
-    """A fitted recipe: the base of all entries, the folds' networks, and what each network is worth."""
+    """A fitted recipe: the base of all entries, the folds' networks, what each is worth; P(detected) if asked for."""
 
     base: TwoWayBase
     folds: tuple[Fold, ...]
     weights_K: NDArray[np.float64]
+    detection: "DetectionModel | None" = None
 
     @torch.no_grad()
     def predict(self, x: sparse.csr_array) -> NDArray[np.float32]:
@@ -122,7 +126,7 @@ class MaskedModel:
     def to(self, device: torch.device) -> "MaskedModel":
         """Same model on `device`."""
         folds = tuple(Fold(f.encoding.to(device), tuple(net.to(device) for net in f.networks)) for f in self.folds)
-        return replace(self, folds=folds)
+        return replace(self, folds=folds, detection=self.detection and self.detection.to(device))
 
 
 @dataclass(frozen=True)
@@ -225,7 +229,7 @@ def _train_all(
     def train(job: tuple[int, Variant, int]) -> Autoencoder:
         fold, variant, seed = job
         net, generator = variant.start(data[fold], settings, seed)
-        training = Training(net, _plan(variant, settings, len(data[fold].visible_NG)), generator)
+        training = Training(net, training_plan(variant, settings, len(data[fold].visible_NG)), generator)
         file = checkpoint.network(f"fold{fold}-{variant.name}")
         file.load(training)
         if training.record.epochs:
@@ -258,7 +262,8 @@ def _train_all(
     return [tuple(networks[i : i + width]) for i in range(0, len(networks), width)]
 
 
-def _plan(variant: Variant, settings: Settings, n_cells: int) -> TrainingPlan:
+def training_plan(variant: Variant, settings: Settings, n_cells: int) -> TrainingPlan:
+    """How long and how fast to train a variant."""
     return TrainingPlan(
         learning_rate=settings.learning_rate * variant.relative_rate,
         batch_size=settings.batch_size or min(64, max(8, n_cells // 4)),

@@ -82,6 +82,9 @@ class Settings:
         settings = cls(objective=objective, preset=preset, **({"batch_size": None} | values))  # type: ignore[arg-type]
         settings._check()
         _refuse_unused(preset, values["optimizer"], chosen)
+        if objective == "counts" and chosen.get("n_folds") is not None:
+            msg = f"n_folds={chosen['n_folds']!r} has no effect with objective='counts': leave it out"
+            raise ValueError(msg)
         return settings
 
     def _check(self) -> None:

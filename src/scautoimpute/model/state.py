@@ -10,6 +10,7 @@ from torch import Tensor
 from .base import TwoWayBase
 from .counts import EXPERTS, CountsModel, build_network
 from .counts_inputs import CountsEncoding
+from .detection import DETECTION_NETWORK, DetectionModel
 from .inputs import Encoding
 from .masked import VARIANTS, Fold, MaskedModel
 from .network import Autoencoder
@@ -37,6 +38,14 @@ def model_state(model: MaskedModel | PaperModel | CountsModel) -> tuple[Tensors,
             for fold in model.folds
         ],
     }
+    if model.detection is not None:
+        tensors |= _named(_detection_tensors(model.detection), "detection")
+        values["detection"] = {
+            "base": model.detection.encoding.base.to_json(),
+            "log_count_mean": model.detection.encoding.log_count_mean,
+            "shown_share": model.detection.shown_share,
+            "held_out": model.detection.held_out,
+        }
     return tensors, values
 
 
@@ -83,7 +92,8 @@ def _model(
     if weights.min() < 0 or weights.sum() > 1 + 1e-9:
         msg = f"the weights {weights.tolist()} are no shares of one"
         raise ValueError(msg)
-    return MaskedModel(base, folds, weights)
+    detection = _detection(tensors, values["detection"], settings, n_genes) if "detection" in values else None
+    return MaskedModel(base, folds, weights, detection)
 
 
 def _counts_state(model: CountsModel) -> tuple[Tensors, dict[str, Any]]:
@@ -124,14 +134,38 @@ def _fold_tensors(fold: Fold) -> Tensors:
     return tensors
 
 
-def _fold(tensors: Tensors, prefix: str, values: dict[str, Any], settings: Settings, n_genes: int) -> Fold:
+def _detection_tensors(detection: DetectionModel) -> Tensors:
+    encoding = detection.encoding
+    rates = {"base.gene": torch.as_tensor(encoding.base.gene_G), "logit": detection.logit_G}
+    return encoding.tensors | rates | _named(detection.network.state_dict(), "network")
+
+
+def _detection(tensors: Tensors, values: dict[str, Any], settings: Settings, n_genes: int) -> DetectionModel:
+    encoding = _encoding(tensors, "detection", values, n_genes)
+    logit_G = _of_shape(tensors, "detection.logit", (n_genes,), torch.float32)
+    with torch.device("meta"):
+        network = DETECTION_NETWORK.build(n_genes, settings.hidden)
+    if not 0 < _finite(values["shown_share"]) <= 1:
+        msg = f"the share of entries shown, {values['shown_share']}, is no share"
+        raise ValueError(msg)
+    held_out = {name: _finite(values["held_out"][name]) for name in ("n", "model", "base")}
+    loaded = _loaded(network, tensors, "detection.network")
+    return DetectionModel(encoding, logit_G, values["shown_share"], loaded, held_out)
+
+
+def _encoding(tensors: Tensors, prefix: str, values: dict[str, Any], n_genes: int) -> Encoding:
     base = _base(tensors, f"{prefix}.base.gene", values["base"], n_genes)
     names = [name for name in Encoding.__annotations__ if name.endswith("_G")]
     scales = {name: _of_shape(tensors, f"{prefix}.{name}", (n_genes,), torch.float32) for name in names}
+    return Encoding(**scales, log_count_mean=_finite(values["log_count_mean"]), base=base)
+
+
+def _fold(tensors: Tensors, prefix: str, values: dict[str, Any], settings: Settings, n_genes: int) -> Fold:
+    encoding = _encoding(tensors, prefix, values, n_genes)
     with torch.device("meta"):
         networks = [variant.build(n_genes, settings.hidden) for variant in VARIANTS]
     loaded = tuple(_loaded(n, tensors, f"{prefix}.{v.name}") for n, v in zip(networks, VARIANTS, strict=True))
-    return Fold(Encoding(**scales, log_count_mean=_finite(values["log_count_mean"]), base=base), loaded)
+    return Fold(encoding, loaded)
 
 
 def _base(tensors: Tensors, name: str, values: dict[str, Any], n_genes: int) -> TwoWayBase:

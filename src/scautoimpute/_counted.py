@@ -1,0 +1,185 @@
+"""Counts as the counts objective takes them: which genes are modelled, and how many molecules each cell has in all.
+
+The library of a cell is taken over *all* genes of the data, modelled or not, as `scanpy.pp.normalize_total` takes it.
+
+Shape legend: N cells, G genes of the data, P genes of the model.
+"""
+
+import warnings
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from scipy import sparse
+
+from ._alignment import Alignment, align_genes
+from ._counts import checked_counts, median_normalised, report_empty
+from ._genes import Flavor, FloatArray, IntArray, TopGenes, top_genes
+from ._recipe import gene_counts, model_shares, selection_choices
+from ._umi import molecules, refuse_fractions, refuse_reads
+from .io.checks import refuse_transposed
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from anndata import AnnData
+    from numpy.typing import NDArray
+
+__all__ = ["Counted", "counted_as", "counted_matrix", "library_of", "size_factors"]
+
+
+@dataclass(frozen=True, slots=True)
+class Counted:
+    """Counts of the modelled genes, and what is known of the cells.
+
+    Attributes
+    ----------
+    x
+        Counts, N × P, in the model's order.
+    genes
+        Positions of the modelled genes among those of the data, those that it has.
+    share_P
+        Share of the molecules of the modelled genes that each of them has.
+    library_N
+        Molecules of each cell, over all genes of the data.
+    median_total
+        Median of those above zero; of the training data, for a model that was trained before.
+    choices
+        Every choice made and count found, in plain types.
+    alignment
+        Where the genes of a trained model are in the data; None where the genes are the data's own.
+    """
+
+    x: sparse.csr_array
+    genes: IntArray
+    share_P: FloatArray
+    library_N: FloatArray
+    median_total: float
+    choices: dict[str, Any]
+    alignment: Alignment | None = None
+
+    @property
+    def columns(self) -> IntArray:
+        """Columns of `x` that the data have genes for, namely `genes`."""
+        return np.arange(self.genes.size) if self.alignment is None else self.alignment.columns_P
+
+    def recipe(self, names: "pd.Index[str]") -> dict[str, Any]:
+        """Return what `counted_as` needs to take other cells alike; `names` are those of the data's genes."""
+        genes = [str(name) for name in names[self.genes]]
+        return {
+            "genes": genes,
+            "kept_genes": genes,
+            "kept_share": self.share_P.tolist(),
+            "median_total": self.median_total,
+            "choices": self.choices,
+        }
+
+
+def counted_matrix(
+    adata: "AnnData",
+    *,
+    layer: str | None = None,
+    n_top_genes: TopGenes = None,
+    flavor: Flavor = "dispersion",
+    genes: Iterable[str] | None = None,
+) -> Counted:
+    """Take counts for training: of all genes that have a molecule, or of some of these.
+
+    Parameters
+    ----------
+    adata
+        Counts of molecules, cells × genes; it is not changed.
+    layer
+        Where they are; `X` by default.
+    n_top_genes, flavor
+        How many genes, and by what they are chosen of normalised counts; all by default.
+    genes
+        Names of the genes to model instead.
+
+    Raises
+    ------
+    ValueError
+        If values are no counts of molecules, or names in `genes` are not in the data or repeat.
+    """
+    refuse_transposed(adata)
+    x = checked_counts(adata, layer)
+    refuse_fractions(x)
+    refuse_reads(x)
+    if n_top_genes is not None and genes is not None:
+        msg = f"both genes= and n_top_genes={n_top_genes!r} were given: give one of them"
+        raise ValueError(msg)
+    normalised, _, facts = median_normalised(x, reference=False)
+    seen = np.flatnonzero(np.bincount(x.indices, minlength=x.shape[1]))
+    if genes is None:
+        chosen = seen[top_genes(normalised[:, seen], n_top_genes=n_top_genes, flavor=flavor, reference=False)]
+        how = selection_choices(n_top_genes, flavor, reference=False)
+    else:
+        chosen, how = _named_genes(genes, adata.var_names, seen), {"n_top_genes": "given by name"}
+    modelled = molecules(x[:, chosen])
+    total_P = np.bincount(modelled.indices, modelled.data, minlength=chosen.size)
+    choices = {"layer": layer or "X", **how, **facts, **gene_counts(x, seen), "n_genes_selected": int(chosen.size)}
+    return Counted(modelled, chosen, total_P / total_P.sum(), library_of(x), facts["median_total"], choices)
+
+
+def counted_as(adata: "AnnData", recipe: dict[str, Any], *, layer: str | None = None) -> Counted:
+    """Take counts for a trained model, with its genes as columns; those that `adata` lacks have no molecules.
+
+    Raises
+    ------
+    ValueError
+        If values are no whole counts, or the data have less than half of the model's genes, or of their molecules.
+
+    Warns
+    -----
+    UserWarning
+        If genes of the model are missing, or cells have no molecules.
+    """
+    refuse_transposed(adata)
+    x = checked_counts(adata, layer)
+    refuse_fractions(x)
+    alignment = align_genes(recipe["genes"], adata.var_names, share_G=model_shares(recipe))
+    if alignment.n_missing:
+        warnings.warn(alignment.in_words(), stacklevel=5)
+    library_N = library_of(x)
+    report_empty(library_N == 0, reference=False, stacklevel=4)
+    facts = {
+        "n_cells": x.shape[0],
+        "n_empty_cells": int((library_N == 0).sum()),
+        **gene_counts(x, alignment.positions_P),
+    }
+    choices = {**recipe["choices"], "layer": layer or "X", "median_total": recipe["median_total"], **facts}
+    share_P = np.asarray(recipe["kept_share"])
+    aligned = molecules(alignment.apply(x))
+    return Counted(aligned, alignment.positions_P, share_P, library_N, recipe["median_total"], choices, alignment)
+
+
+def library_of(x: Any) -> FloatArray:
+    """Molecules of each cell, over all genes of the data."""
+    return np.asarray(x.sum(axis=1, dtype=np.float64)).ravel()
+
+
+def size_factors(library_N: FloatArray, median_total: float) -> FloatArray:
+    """Molecules of each cell over the median of the training data; 1 for an empty cell."""
+    return np.where(library_N > 0, library_N / median_total, 1.0)
+
+
+def _named_genes(genes: Iterable[str], names: "pd.Index[str]", seen: "NDArray[np.intp]") -> IntArray:
+    """Positions of the genes called so, in the data's order, but for those without a molecule."""
+    wanted = [str(gene) for gene in genes]
+    unknown = [gene for gene in wanted if gene not in names]
+    if unknown:
+        msg = (
+            f"{len(unknown)} of {len(wanted)} names in genes= are not in the data (e.g. {unknown[0]!r}; the data have "
+            f"e.g. {str(names[0])!r}): give names that are in var_names"
+        )
+        raise ValueError(msg)
+    if not names.is_unique:
+        msg = "gene names of the data repeat, so genes= cannot tell them apart: make them unique"
+        raise ValueError(msg)
+    positions = np.intersect1d(names.get_indexer(wanted), seen)
+    if positions.size < 2:
+        msg = (
+            f"{positions.size} of the {len(wanted)} genes in genes= have a molecule in any cell: give 2 or more that do"
+        )
+        raise ValueError(msg)
+    return positions.astype(np.int64)

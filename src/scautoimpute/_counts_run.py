@@ -1,0 +1,174 @@
+"""The counts objective on an AnnData in memory: check, train, estimate, record.
+
+Shape legend: N cells, G genes of the data.
+"""
+
+import warnings
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ._application import recipe_of, record_of
+from ._batches import batch_positions
+from ._counted import Counted, counted_as, counted_matrix, size_factors
+from ._counts_layer import Batches, CountsOutput, Rows, is_sparse_better, own_count_share
+from ._memory import refuse_too_large_layer
+from .io.matrix import block_csr, counts_matrix, row_blocks
+from .progress import progress_bar
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from anndata import AnnData
+    from numpy.typing import NDArray
+
+    from ._genes import Flavor, TopGenes
+    from .autoimpute import AutoImpute
+    from .model.counts import CountsModel
+
+__all__ = ["FEW_CELLS", "batch_labels", "depths", "impute_counts", "weights_in_words", "words_of"]
+
+FEW_CELLS = 30
+CELLS_AT_A_TIME = 512  # a multiple of what the model takes, so that a file's blocks give the same bytes
+
+
+def impute_counts(
+    adata: "AnnData",
+    estimator: "AutoImpute",
+    *,
+    layer: str | None,
+    n_top_genes: "TopGenes",
+    flavor: "Flavor",
+    genes: Iterable[str] | None,
+    batch_key: str | None,
+    as_batch: str | None,
+    scale: str,
+    depth: Any,
+    posterior_sd: bool,
+    key_added: str,
+    checkpoint: "str | Path | None",
+    reason: str,
+) -> None:
+    """Set the fields of `scautoimpute.tl.autoimpute`, whose parameters these are, by the counts objective."""
+    batch = batch_labels(adata.obs, batch_key)
+    depth_N = depths(depth, adata.n_obs)
+    if estimator.is_fitted:
+        counted = counted_as(adata, recipe_of(estimator), layer=layer)
+    else:
+        counted = counted_matrix(adata, layer=layer, n_top_genes=n_top_genes, flavor=flavor, genes=genes)
+    counts = counts_matrix(adata, layer)
+    is_sparse = is_sparse_better(counts, counted.genes.size)
+    refuse_too_large_layer(adata.shape, counted.genes.size, is_sparse=is_sparse, n_layers=1 + posterior_sd)
+    if not estimator.is_fitted:
+        _train(adata, estimator, counted, batch, checkpoint)
+    model: CountsModel = estimator.model_  # type: ignore[assignment]
+    batches = Batches(*batch_positions(batch, as_batch, adata.n_obs, model.batches))
+    output = CountsOutput(model, counted.columns, counted.genes, scale, posterior_sd, is_sparse)
+    result = _all_rows(counts, counted, output, batches, depth_N)
+    adata.obsm["X_autoimpute"] = model.embed(counted.x, batches.own_N)
+    adata.obs["autoimpute_size_factor"] = size_factors(counted.library_N, counted.median_total)
+    adata.var["autoimpute_modelled"] = np.isin(np.arange(adata.n_vars), counted.genes)
+    adata.uns[key_added] = record_of(
+        estimator,
+        scale=scale,
+        keep_observed=False,
+        zeros=(result.n_zeros, result.n_filled),
+        genes=adata.var_names[counted.genes],
+        choices=counted.choices,
+        alignment=counted.alignment,
+        more=words_of(estimator, counted.x, batches, reason=reason, as_batch=as_batch, depth=depth),
+    )
+    adata.layers[key_added] = result.layer
+    if posterior_sd:
+        adata.layers[f"{key_added}_sd"] = result.sd
+
+
+def batch_labels(obs: Any, batch_key: str | None) -> "NDArray[Any] | None":
+    """Label of each cell's batch, from a column of `obs`."""
+    if batch_key is None:
+        return None
+    if batch_key not in obs:
+        columns = ", ".join(map(repr, list(obs)[:20])) or "none"
+        msg = f"there is no column {batch_key!r} in obs for batch_key=; its columns are {columns}: give one of them"
+        raise ValueError(msg)
+    labels: NDArray[Any] = np.asarray(obs[batch_key])
+    return labels
+
+
+def depths(depth: Any, n_cells: int) -> "NDArray[np.float64] | None":
+    """Depth of each cell, if one was stated."""
+    if depth is None:
+        return None
+    values = np.asarray(depth, dtype=np.float64)
+    if values.shape not in {(), (n_cells,)}:
+        msg = f"depth= has shape {values.shape} for {n_cells} cells: give one number, or one for each cell"
+        raise ValueError(msg)
+    return np.broadcast_to(values, (n_cells,))
+
+
+def _train(
+    adata: "AnnData", estimator: "AutoImpute", counted: Counted, batch: Any, checkpoint: "str | Path | None"
+) -> None:
+    if adata.n_obs < FEW_CELLS:
+        warnings.warn(f"{adata.n_obs} cells are few for learning structure: judge by the held-out scores", stacklevel=4)
+    estimator._fit(counted.x, adata.var_names[counted.genes], batch, checkpoint)
+    estimator.recipe_ = counted.recipe(adata.var_names)
+
+
+def _all_rows(
+    counts: Any, counted: Counted, output: CountsOutput, batches: Batches, depth_N: "NDArray[np.float64] | None"
+) -> Rows:
+    """Every row of the result; a dense one is filled a block of cells at a time."""
+    blocks: list[Rows] = []
+    wholes = [None if output.is_sparse else np.empty(counts.shape, np.float32) for _ in range(1 + output.with_sd)]
+    with progress_bar(counts.shape[0], "imputing", "cell") as bar:
+        for rows in row_blocks(counted.x, CELLS_AT_A_TIME):
+            depth_B = None if depth_N is None else depth_N[rows]
+            block = _canonical(counts[rows])
+            library_B = counted.library_N[rows]
+            new = output.rows(block, counted.x[rows], batches.part(rows), library_B=library_B, depth_B=depth_B)
+            if not output.is_sparse:
+                for whole, values in zip(wholes, new[:2], strict=False):
+                    whole[rows] = values  # type: ignore[index]
+                new = new._replace(layer=None, sd=None)
+            blocks.append(new)
+            bar.update(rows.stop - rows.start)
+    n_zeros, n_filled = sum(block.n_zeros for block in blocks), sum(block.n_filled for block in blocks)
+    if output.is_sparse:
+        from scipy import sparse
+
+        wholes = [sparse.vstack([block[i] for block in blocks], format="csr") for i in range(1 + output.with_sd)]
+    return Rows(wholes[0], wholes[1] if output.with_sd else None, n_zeros, n_filled)
+
+
+def _canonical(rows: Any) -> Any:
+    block = block_csr(rows)
+    block.sum_duplicates()
+    return block
+
+
+def words_of(
+    estimator: "AutoImpute", x: Any, batches: Batches, *, reason: str, as_batch: str | None, depth: Any
+) -> dict[str, Any]:
+    """What is recorded of the counts objective besides what every run records."""
+    model: CountsModel = estimator.model_  # type: ignore[assignment]
+    share = own_count_share(model, x, batches.own_N)
+    record: dict[str, Any] = {
+        "objective_reason": reason,
+        "own_count_share": share,
+        "weights_in_words": weights_in_words(estimator.weights_, share),
+        "batches": np.asarray(estimator.batches_, dtype=object),
+    }
+    if as_batch is not None:
+        record["as_batch"] = as_batch
+    if depth is not None:
+        record["depth"] = np.asarray(depth, dtype=np.float64)
+    return record
+
+
+def weights_in_words(weights: dict[str, float], own_share: float) -> str:
+    """Say how much of the estimate is structure and how much the cell's own count, and what the experts are worth."""
+    said = {name: name.replace("_own_counts", " + own counts").replace("_", " ") for name in weights}
+    worth = ", ".join(f"{said[name]} {weight:.0%}" for name, weight in weights.items() if weight >= 0.005)
+    return f"{1 - own_share:.0%} of the estimate is structure, {own_share:.0%} the cell's own count ({worth})"

@@ -1,0 +1,58 @@
+"""What a trained estimator is, besides its tensors: as plain values for a file, and in names for a reader."""
+
+from numbers import Integral
+from typing import TYPE_CHECKING, Any
+
+from .model.settings import Settings
+
+if TYPE_CHECKING:
+    from .autoimpute import AutoImpute
+    from .model.counts import CountsModel
+    from .model.masked import MaskedModel
+    from .model.paper import PaperModel
+
+__all__ = ["description_of", "named_weights", "restore"]
+
+_AS_THEY_ARE = {
+    "genes": "genes_",
+    "n_genes_in": "n_genes_in_",
+    "held_out": "held_out_",
+    "converged": "converged_",
+    "recipe": "recipe_",
+}
+
+
+def named_weights(model: "MaskedModel | PaperModel | CountsModel") -> dict[str, float]:
+    """Weight of each expert (counts) or network (masked) in the mixture; none with `preset="paper"`."""
+    from .model.counts import EXPERTS, CountsModel
+    from .model.masked import VARIANTS, MaskedModel
+
+    if isinstance(model, CountsModel):
+        return dict(zip(EXPERTS, model.weights_K.tolist(), strict=True))
+    if not isinstance(model, MaskedModel):
+        return {}
+    return {v.name: float(w) for v, w in zip(VARIANTS, model.weights_K, strict=True)}
+
+
+def description_of(estimator: "AutoImpute") -> dict[str, Any]:
+    """Plain values to write beside the tensors."""
+    seed = estimator.random_state
+    return {
+        "random_state": int(seed) if isinstance(seed, Integral) else None,
+        "settings": estimator.settings.to_json(),
+        "history": estimator.history_.to_dict(orient="split", index=False),
+        **{name: getattr(estimator, attribute) for name, attribute in _AS_THEY_ARE.items()},
+    }
+
+
+def restore(estimator: "AutoImpute", description: dict[str, Any]) -> None:
+    """Inverse of `description_of`, for an estimator whose tensors are in place."""
+    import pandas as pd
+
+    estimator.settings = Settings.from_json(description["settings"])
+    estimator.random_state = description["random_state"]
+    estimator.history_ = pd.DataFrame(description["history"]["data"], columns=description["history"]["columns"])
+    for name, attribute in _AS_THEY_ARE.items():
+        setattr(estimator, attribute, description[name])
+    expected = estimator.settings.objective == "counts" or estimator.detection_ is not None
+    estimator.estimand = "expected" if expected else "detected"

@@ -1,0 +1,77 @@
+"""Which objective suits some data, and why: counts of molecules get `"counts"`, everything else `"masked"`."""
+
+from typing import TYPE_CHECKING, Any, NamedTuple, cast, get_args
+
+from ._counts import has_fractions
+from ._umi import LARGEST_UMI_DECILE, SMALLEST_READ_TOTAL, umi_like
+from .model.settings import Objective
+
+if TYPE_CHECKING:
+    from .autoimpute import AutoImpute
+
+__all__ = ["Chosen", "chosen_objective", "objective_of", "reason_of"]
+
+
+class Chosen(NamedTuple):
+    """An objective, and why it is that."""
+
+    objective: Objective
+    reason: str
+
+
+def chosen_objective(
+    counts: Any, *, objective: str | None = None, preset: str | None = None, estimand: str | None = None
+) -> Chosen:
+    """Choose the objective: as asked, or as another choice implies, or by the data.
+
+    Parameters
+    ----------
+    counts
+        Cells × genes, all that were measured; array or scipy sparse matrix.
+    objective, preset, estimand
+        What the user asked for; see `AutoImpute`.
+
+    Raises
+    ------
+    ValueError
+        If there is no such objective.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> chosen_objective(np.array([[0, 1, 3], [1, 0, 2]])).objective
+    'counts'
+    >>> chosen_objective(np.array([[0, 1.5], [2.0, 0]]))
+    Chosen(objective='masked', reason='values are not whole numbers, so no counts of molecules')
+    """
+    if objective is not None:
+        if objective not in get_args(Objective):
+            msg = f"objective={objective!r} is not known: choose {' or '.join(map(repr, get_args(Objective)))}"
+            raise ValueError(msg)
+        return Chosen(cast("Objective", objective), "as asked")
+    for name, value in (("preset", preset), ("estimand", estimand)):
+        if value is not None:
+            return Chosen("masked", f"{name}={value!r} is a choice of this objective")
+    return objective_of(counts)
+
+
+def objective_of(counts: Any) -> Chosen:
+    """Choose by the data alone."""
+    from scipy import sparse
+
+    if has_fractions(counts if sparse.issparse(counts) else sparse.csr_array(counts)):
+        return Chosen("masked", "values are not whole numbers, so no counts of molecules")
+    verdict = umi_like(counts)
+    if not verdict:
+        return Chosen("masked", f"counts of reads: a tenth of those above zero exceed {verdict.upper_decile:,.0f}")
+    if verdict.upper_decile <= LARGEST_UMI_DECILE:
+        return Chosen(
+            "counts", f"counts of molecules: nine in ten of those above zero are at most {verdict.upper_decile:,.0f}"
+        )
+    few = f"half of the cells have at most {min(verdict.median_total, SMALLEST_READ_TOTAL):,.0f} in all"
+    return Chosen("counts", f"counts of molecules: {few}")
+
+
+def reason_of(model: "AutoImpute") -> Chosen:
+    """Return the objective of a model that the user gave."""
+    return Chosen(model.settings.objective, "as the model was trained" if model.is_fitted else "as the model was made")

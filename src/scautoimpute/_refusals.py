@@ -1,0 +1,32 @@
+"""What has no effect, or no meaning, with one of the objectives."""
+
+from typing import Any
+
+from ._counts_scales import check_counts_scale
+from ._estimand import check_estimand
+from .scales import check_masked_scale
+
+__all__ = ["refuse_for_counts", "refuse_for_masked"]
+
+
+def refuse_for_counts(scale: str, depth: Any, keep_observed: bool | None, estimand: str | None) -> None:
+    """Refuse what the counts objective does not know; parameters as of `scautoimpute.tl.autoimpute`."""
+    check_counts_scale(scale, depth)
+    check_estimand(estimand, objective="counts")
+    if keep_observed:
+        msg = (
+            "keep_observed=True has no meaning with objective='counts', where all are estimates and a cell's own count "
+            "has its share in them: leave it out, or choose objective='masked'"
+        )
+        raise ValueError(msg)
+
+
+def refuse_for_masked(scale: str, depth: Any, of_counts: dict[str, Any]) -> None:
+    """Refuse what only the counts objective knows; `of_counts` holds its options by name."""
+    check_masked_scale(scale, depth)
+    for name, value in of_counts.items():
+        if value is not None and value is not False:
+            msg = (
+                f"{name}= is for objective='counts' and has no effect with 'masked': leave it out, or choose the former"
+            )
+            raise ValueError(msg)
