@@ -113,7 +113,7 @@ _OPTION_OF = {"random_state": "--seed", "min_resources": "--min-epochs", "option
     name: f"--{name.replace('_', '-')}"
     for name in (
         "layer", "objective", "preset", "n_top_genes", "flavor", "scale", "key_added", "hidden", "max_epochs", "device",
-        "held_out_share", "l2", "learning_rate", "threshold", "factor", "share", "method",
+        "held_out_share", "l2", "learning_rate", "threshold", "factor", "share", "method", "labels",
     )
 }  # fmt: skip
 _SPELLINGS = (

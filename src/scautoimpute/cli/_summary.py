@@ -8,7 +8,7 @@ from typing import Any
 
 import typer
 
-__all__ = ["line", "report", "summarise"]
+__all__ = ["line", "memory_in_words", "report", "summarise"]
 
 _ESTIMATES = {
     "masked": "expression given that it was detected: for recovering values, "
@@ -71,13 +71,12 @@ def report(summary: dict[str, Any], *, as_json: bool) -> None:
     if as_json:
         typer.echo(json.dumps(summary))
         return
-    memory = "unknown" if summary["peak_memory_gb"] is None else f"{summary['peak_memory_gb']} GB"
     lines = {
         "counts": summary["counts"],
         "cells × genes": f"{summary['cells']} × {summary['genes']} ({summary['genes_modelled']} modelled)",
         "zeros filled": f"{summary['zeros_filled']:,} of {summary['zeros']:,} in the modelled genes",
         "held-out RMSE": _scores_in_words(summary),
-        "time, peak memory": f"{summary['seconds']:.1f} s, {memory}",
+        "time, peak memory": f"{summary['seconds']:.1f} s, {memory_in_words(summary)}",
         "result": f"{summary['output']}, layer {summary['layer']!r}: {summary['scale']}",
         "what it estimates": summary.get("estimate"),
         "method": summary.get("reference"),
@@ -86,6 +85,11 @@ def report(summary: dict[str, Any], *, as_json: bool) -> None:
     for name, text in lines.items():
         if text is not None:
             typer.echo(line(name, text))
+
+
+def memory_in_words(summary: dict[str, Any]) -> str:
+    """Return the peak memory of a run."""
+    return "unknown" if summary["peak_memory_gb"] is None else f"{summary['peak_memory_gb']} GB"
 
 
 def line(name: str, text: object) -> str:

@@ -9,6 +9,7 @@ import typer
 from ._app import Debug, app, one_line_errors
 from ._asked import check_layers, check_method, check_model_options, check_options, method_options, where_counts_are
 from ._progress import Progress
+from ._report import Reporting
 from ._summary import report, summarise
 
 if TYPE_CHECKING:
@@ -76,7 +77,16 @@ def impute(
     ] = None,
     seed: Annotated[int | None, typer.Option(help="Same seed, same machine, same bytes (default: 0).")] = None,
     device: Annotated[str | None, typer.Option(help="auto (default), cpu, cuda, …")] = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the output if it exists.")] = False,
+    report_path: Annotated[
+        Path | None, typer.Option("--report", help="Say in an HTML file whether imputation helps these data or harms.")
+    ] = None,
+    labels: Annotated[str | None, typer.Option(help="Column of obs with cell types, for the report.")] = None,
+    compare: Annotated[
+        list[str] | None, typer.Option(help="Another method to compare with in the report; again for each.")
+    ] = None,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace the output, and the report, if they exist.")
+    ] = False,
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on with the interrupted run that was to write this output.")
     ] = False,
@@ -107,12 +117,15 @@ def impute(
         check_model_options(source, output, model=model, from_model=from_model, others=others)
         check_method(method, option=option, model=model, resume=resume, device=device, **training)
         check_writable(output, overwrite=overwrite)
+        reporting = Reporting(report_path, labels, compare or [], seed or 0)
+        reporting.check(source, output, model, from_model, overwrite=overwrite)
         files: dict[str, Any] = {"output": output, "overwrite": overwrite, "transpose": transpose}
         wanted: dict[str, Any] = {
             "layer": layer,
             "scale": scale,
             "key_added": key_added,
             "keep_observed": keep_observed,
+            "reporting": reporting,
         }
         if from_model is not None:
             record, assumed = _apply(source, from_model, device=device or "auto", **files, **wanted)
@@ -126,7 +139,9 @@ def impute(
             estimator = _untrained(training, device=device or "auto", seed=seed or 0)
             asked = {"estimator": estimator, "model": model, "progress": progress}
             record, assumed = _train(source, **asked, **_genes(genes, "1000"), **files, **wanted)
-        report(summarise(record, key_added, source, output, started, assumed=assumed), as_json=as_json)
+        summary = summarise(record, key_added, source, output, started, assumed=assumed)
+        report(summary, as_json=as_json)
+        reporting.write(summary, key=key_added, source=source)
 
 
 def _without_autoimpute(method: str | None, preset: str | None) -> tuple[str | None, str | None]:
@@ -159,6 +174,7 @@ def _apply(
     device: str,
     layer: str | None,
     keep_observed: bool | None,
+    reporting: Reporting,
     output: Path,
     transpose: bool,
     **options: Any,
@@ -172,19 +188,33 @@ def _apply(
     with cells_of(source, output=output, transpose=transpose) as cells:
         layer, assumed = where_counts_are(cast("AnnData", cells), layer)
         check_layers(layer, options["key_added"])
-        return impute_cells(cells, layer=layer, **options), assumed
+        reporting.look_at(cells)
+        record = impute_cells(cells, layer=layer, **options)
+        told = {name: options[name] for name in ("key_added", "model", "scale", "keep_observed")}
+        reporting.keep_applied(cells, layer=layer, record=record, **told)
+        return record, assumed
 
 
 def _use_method(
-    source: Path, *, layer: str | None, key_added: str, output: Path, overwrite: bool, transpose: bool, **options: Any
+    source: Path,
+    *,
+    layer: str | None,
+    key_added: str,
+    reporting: Reporting,
+    output: Path,
+    overwrite: bool,
+    transpose: bool,
+    **options: Any,
 ) -> tuple[dict[str, Any], str]:
     """Impute with another method, which keeps no model."""
     from .. import methods
     from ..io import write
 
     adata, layer, assumed = _read(source, layer, key_added, transpose=transpose)
+    reporting.look_at(adata)
     methods.impute(adata, layer=layer, key_added=key_added, **options)
     write(adata, output, layer=key_added, overwrite=overwrite)
+    reporting.keep(adata)
     return adata.uns[key_added], assumed
 
 
@@ -197,6 +227,7 @@ def _train(
     layer: str | None,
     key_added: str,
     keep_observed: bool | None,
+    reporting: Reporting,
     output: Path,
     overwrite: bool,
     transpose: bool,
@@ -210,12 +241,14 @@ def _train(
         check_writable(model, overwrite=overwrite or progress.model_is_ours, any_suffix=True)
     options["keep_observed"] = keep_observed is not False
     adata, layer, assumed = _read(source, layer, key_added, transpose=transpose)
+    reporting.look_at(adata)
     with progress.kept() as checkpoint:
         tl.autoimpute(adata, model=estimator, layer=layer, key_added=key_added, checkpoint=checkpoint, **options)
         if model is not None:
             progress.begin_model()
             estimator.save(model)
         write(adata, output, layer=key_added, overwrite=overwrite)
+    reporting.keep(adata)
     return adata.uns[key_added], assumed
 
 

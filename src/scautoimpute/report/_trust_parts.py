@@ -1,8 +1,8 @@
 """The parts of the report of a run, each from the piece of evidence that it draws."""
 
-from collections.abc import Callable
 from functools import partial
-from typing import Any
+from importlib import metadata
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -12,6 +12,9 @@ from ..trust.evidence import Evidence
 from ..trust.words import in_standard_errors
 from .figures import Axis, Quartiles, boxes, lines, scatter_grid
 from .page import Block, Figure, Prose, Table
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 __all__ = [
     "MEASURES",
@@ -44,6 +47,10 @@ MEASURES = {
     "neighbours": "differences between neighbouring cells",
     "rare": "a rare type that was added",
 }
+_ESTIMATES = {
+    "expected": "expected expression, zeros counted",
+    "detected": "expression given that it was detected",
+}
 POINTS = 150  # of a training curve
 _LOSSES = {
     "held_out_loss": "held-out loss (nats per molecule)",
@@ -54,6 +61,8 @@ _LOSSES = {
 
 def done(evidence: Evidence) -> list[Block]:
     """What the run was: input, assumptions, parameters, versions, seed, command, time and memory."""
+    from ..methods import METHODS
+
     record, recipe = evidence.record, evidence.record["recipe"]
     settings = record.get("settings", record.get("options", {}))
     kind = "molecules (UMIs)" if evidence.are_molecules else "reads, by the size of their counts"
@@ -62,8 +71,8 @@ def done(evidence: Evidence) -> list[Block]:
         "cells × genes": f"{int(recipe['n_cells']):,} × {int(recipe['n_genes_in']):,}, "
         f"of which {len(record['genes']):,} genes were modelled",
         "taken for": kind,
-        "method": str(record.get("title", evidence.way.method)),
-        "estimates": f"{evidence.way.estimates} expression",
+        "method": METHODS[evidence.way.method].title,
+        "estimates": _ESTIMATES[evidence.way.estimates],
         "observed values": "kept" if evidence.way.keep_observed else "replaced by estimates",
         "result": str(record["scale_in_words"]),
         "zeros filled": f"{int(record['n_zeros_filled']):,} of {int(record['n_zeros']):,} in the modelled genes",
@@ -80,7 +89,8 @@ def done(evidence: Evidence) -> list[Block]:
 
 def _versions(record: Any) -> str:
     found = {"scautoimpute": record.get("package_version", "unknown"), **record.get("versions", {})}
-    return ", ".join(f"{name} {version}" for name, version in found.items())
+    others = {name: metadata.version(name) for name in ("numpy", "scipy", "torch", "anndata", "scikit-learn")}
+    return ", ".join(f"{name} {version}" for name, version in (others | found).items())
 
 
 def _plain(value: Any) -> str:
@@ -141,8 +151,8 @@ def _numbers(name: str, found: Any) -> tuple[str, str]:
         ),
         "correlations": lambda: _strengths(*found.sizes, found.limit),
         "neighbours": lambda: (
-            f"{found.lost:.0%} of the genes lie below the counts freed of noise",
-            "as many as a fair coin gives",
+            f"{found.lost:.0%} of the variance between neighbours is lost (median gene)",
+            "none, freed of noise",
         ),
         "rare": lambda: (f"pulled {found.pull:.0%} of the way to the crowd", f"{found.limit:.0%}"),
     }

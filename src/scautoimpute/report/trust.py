@@ -52,7 +52,7 @@ def write_trust_report(evidence: Evidence, path: str | Path) -> None:
     html = render(
         "Does imputation help these data, and is it safe?", _sections(evidence), subtitle=subtitle, footer=footer
     )
-    write_page(path, html)
+    write_page(path, html.replace(" %", "\N{NO-BREAK SPACE}%"))
 
 
 def _sections(evidence: Evidence) -> list[Section]:
@@ -87,7 +87,7 @@ def _words(evidence: Evidence) -> list[Block]:
 
 
 def _held_out(evidence: Evidence) -> list[Block]:
-    sentences = [text for text in (of_the_run(evidence), weights_in_words(evidence.record.get("weights", {}))) if text]
+    sentences = [text for text in (of_the_run(evidence), weights_in_words(evidence.record)) if text]
     blocks: list[Block] = [Prose("\n\n".join(sentences))] if sentences else []
     thresholds, gain = evidence.verdict.thresholds, evidence.held_out.gain
     rows = [

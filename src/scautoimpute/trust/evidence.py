@@ -17,6 +17,8 @@ from .verdict import Verdict, judge
 if TYPE_CHECKING:
     from anndata import AnnData
 
+    from ..autoimpute import AutoImpute
+
 __all__ = ["Evidence", "examine", "record_in"]
 
 CELLS = 1000  # for what is compared before and after, without imputing anew
@@ -68,6 +70,7 @@ def examine(
     key: str = "imputed",
     labels: str | None = None,
     compare: Sequence[str] = (),
+    model: "AutoImpute | None" = None,
     max_cells: int = 500,
     max_genes: int = 400,
     facts: Mapping[str, str] | None = None,
@@ -86,9 +89,12 @@ def examine(
         is not measured.
     compare
         Names of methods in `scautoimpute.methods.METHODS` to foretell the same held-out data.
+    model
+        The trained `AutoImpute` that the run applied, to be applied again. Without it a run of AutoImpute is judged by
+        training anew on the sample, as one that trained has to be: its own network has seen all molecules.
     max_cells, max_genes
         Size of the sample that is imputed anew, three or four times, with molecules held out, genes permuted and a
-        rare type added: the modelled genes with the most molecules.
+        rare type added: the modelled genes with the most molecules; all of them where `model` is given.
     facts
         What else to tell of the run in the report, by its name.
     random_state
@@ -118,7 +124,7 @@ def examine(
 
     started = time.perf_counter()
     record = record_in(adata, key)
-    way = way_of(record)
+    way = way_of(record, model=model)
     label_N = classes_in(adata, labels)
     for name in compare:
         method_named(name)
@@ -130,12 +136,13 @@ def examine(
     labels_N = None if label_N is None else label_N[cells]
     held_out = hold_out(
         counts[:, genes],
+        names=adata.var_names[genes],
         way=way,
         labels=labels_N,
         rivals=compare,
         are_molecules=are_molecules,
         max_cells=max_cells,
-        max_genes=max_genes,
+        max_genes=max_genes if model is None else genes.size,
         random_state=random_state,
     )
     depth_N = np.asarray(counts.sum(axis=1), dtype=np.float64).ravel()

@@ -6,17 +6,21 @@ Shape suffixes: N cells, G genes.
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from scipy import sparse
 
+from ..metrics._molecules import Impute
 from ..metrics.entries import entry_gains, score_entries
 from ..metrics.gain import Gain
 from ..metrics.recovery import hide_entries
 from .harm import Harm, measure_harm, sampled, take
 from .imputer import imputer
 from .rerun import Way, on_logs
+
+if TYPE_CHECKING:
+    from pandas import Index
 
 __all__ = ["HeldOut", "hold_out"]
 
@@ -55,6 +59,7 @@ class HeldOut:
 def hold_out(
     counts: Any,
     *,
+    names: "Index[str]",
     way: Way,
     labels: Any | None,
     rivals: Sequence[str],
@@ -69,6 +74,8 @@ def hold_out(
     ----------
     counts
         Whole counts of the genes that were modelled, cells × genes.
+    names
+        Of the genes, for a model that was trained before.
     way
         How the run imputed.
     labels
@@ -90,7 +97,7 @@ def hold_out(
     size: dict[str, Any] = {"max_cells": max_cells, "max_genes": max_genes}
     harm = measure_harm(
         counts,
-        impute=way.on_counts,
+        impute=way.on_counts(names),
         labels=labels,
         rivals={name: imputer(name) for name in rivals} if by_molecules else None,
         are_molecules=are_molecules,
@@ -103,18 +110,18 @@ def hold_out(
         return HeldOut("molecules", SHARE, harm.gain, harm.rivals, failed, harm)
     rng = np.random.default_rng(random_state)
     x, _ = sampled(counts, None, rng=rng, **size)
-    gain, compared, failed = _hide(_processed(x), way, rivals, rng)
+    gain, compared, failed = _hide(_processed(x), way.on_logs(names), rivals, rng)
     return HeldOut("entries", SHARE, gain, compared, failed, harm)
 
 
 def _hide(
-    log2: Any, way: Way, rivals: Sequence[str], rng: np.random.Generator
+    log2: Any, impute: Impute, rivals: Sequence[str], rng: np.random.Generator
 ) -> tuple[dict[str, Gain], dict[str, Gain], dict[str, str]]:
     hidden = hide_entries(log2, share=SHARE, random_state=rng)
     if hidden.truth.size < ENTRIES_NEEDED:
         msg = f"{hidden.truth.size} entries can be hidden and {ENTRIES_NEEDED} are needed to judge: give more cells"
         raise ValueError(msg)
-    losses = score_entries(hidden, imputed=way.on_logs(hidden.visible, rng))
+    losses = score_entries(hidden, imputed=impute(hidden.visible, rng))
 
     def compare(name: str) -> Gain:
         theirs = score_entries(hidden, imputed=on_logs(name)(hidden.visible, rng))["model"]

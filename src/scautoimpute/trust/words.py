@@ -1,6 +1,7 @@
 """The evidence as an analyst should read it: what was foretold, what to use the values for, what not, and why."""
 
 from collections.abc import Mapping
+from typing import Any
 
 from ..metrics.gain import Gain
 from .evidence import Evidence
@@ -102,13 +103,13 @@ def untested(evidence: Evidence) -> dict[str, str]:
     return {name: why for name, why in evidence.held_out.harm.left_out.items() if name not in rivals}
 
 
-def weights_in_words(weights: Mapping[str, float]) -> str | None:
+def weights_in_words(record: Mapping[str, Any]) -> str | None:
     """Say what the estimate is made of.
 
     Parameters
     ----------
-    weights
-        Of the experts or networks, as in the record of a run.
+    record
+        Of a run: its own words if it has any, else its weights of the experts or networks.
 
     Returns
     -------
@@ -116,17 +117,21 @@ def weights_in_words(weights: Mapping[str, float]) -> str | None:
 
     Examples
     --------
-    >>> weights_in_words({"gene_frequencies": 0.1, "network": 0.9})
+    >>> weights_in_words({"weights": {"gene_frequencies": 0.1, "network": 0.9}})
     'Of the estimate 90 % is the network and 10 % what a gene has in all cells.'
     """
+    if "weights_in_words" in record:
+        said = str(record["weights_in_words"])
+        return f"{said[0].upper()}{said[1:].rstrip('.')}."
+    weights = record.get("weights", record.get("learned", {}).get("weights", {}))
     shares = {_EXPERTS.get(name, f"the {name} network"): float(weight) for name, weight in weights.items()}
     if not shares:
         return None
     if (rest := 1 - sum(shares.values())) > 0.005:  # of the masked objective: what no network has is the base's
         shares["the base, gene and cell effects without a network"] = rest
-    order = sorted(shares, key=lambda name: -shares[name])
-    parts = [f"{100 * shares[name]:.0f} % is {name}" for name in order if shares[name] >= 0.005]
-    return f"Of the estimate {_listed([parts[0], *(part.replace(' is ', ' ', 1) for part in parts[1:])])}."
+    order = sorted((name for name in shares if shares[name] >= 0.005), key=lambda name: -shares[name])
+    parts = [f"{100 * shares[name]:.0f} % {'is ' if name == order[0] else ''}{name}" for name in order]
+    return f"Of the estimate {_listed(parts)}."
 
 
 def in_standard_errors(gain: Gain) -> str:
