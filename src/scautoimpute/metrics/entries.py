@@ -45,7 +45,7 @@ def score_entries(hidden: Hidden, *, imputed: Any) -> dict[str, FloatArray]:
     }
     cells, position_V = np.unique(hidden.rows, return_inverse=True)
     return {
-        name: np.bincount(position_V, (hidden.truth - values) ** 2, minlength=cells.size)
+        name: np.bincount(position_V, (hidden.truth - values) ** 2, minlength=cells.size).astype(np.float64)
         for name, values in predicted.items()
     }
 

@@ -149,7 +149,7 @@ def _numbers(name: str, found: Any) -> tuple[str, str]:
             f"{found.share_beyond:.1%} of {found.n_pairs} genes silent in a type are lifted",
             f"1.0%, beyond {found.bound:.0%} of their level elsewhere",
         ),
-        "correlations": lambda: _strengths(*found.sizes, found.limit),
+        "correlations": lambda: _strengths(found.sizes, found.limit),
         "neighbours": lambda: (
             f"{found.lost:.0%} of the variance between neighbours is lost (median gene)",
             "none, freed of noise",
@@ -160,7 +160,8 @@ def _numbers(name: str, found: Any) -> tuple[str, str]:
     return value.replace("%", " %"), limit.replace("%", " %")
 
 
-def _strengths(before: float, after: float, free: float, limit: float) -> tuple[str, str]:
+def _strengths(sizes: tuple[float, float, float], limit: float) -> tuple[str, str]:
+    before, after, free = sizes
     return f"r of {after:.2f} in the quadratic mean (before: {before:.2f})", f"{limit:.2f} (freed of noise: {free:.2f})"
 
 

@@ -3,8 +3,9 @@
 Shape suffixes: N cells, G genes, Q groups of genes. Logs are ln(1 + counts per 10,000), rates counts per 10,000.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -121,9 +122,17 @@ def measure_changes(before: FloatArray, *, after: FloatArray, depth: FloatArray,
         )
 
     n_shown = min(GENES_SHOWN, max(1, order.size // 2))
+
+    def by_group(x_G: FloatArray, summary: Callable[[FloatArray], Any]) -> FloatArray:
+        return np.array([summary(x_G[group]) for group in groups], dtype=np.float64)
+
     return Changes(
-        *(np.array([x_G[group].mean() for group in groups]) for x_G in (mean_before_G, *zeros_G, foretold_G)),
-        *(np.array([np.median(x_G[group]) for group in groups]) for x_G in cv_G),
+        mean=by_group(mean_before_G, np.mean),
+        zeros_before=by_group(zeros_G[0], np.mean),
+        zeros_after=by_group(zeros_G[1], np.mean),
+        zeros_foretold=by_group(foretold_G, np.mean),
+        cv_before=by_group(cv_G[0], np.median),
+        cv_after=by_group(cv_G[1], np.median),
         most=tuple(described(int(gene)) for gene in order[:n_shown]),
         least=tuple(described(int(gene)) for gene in order[::-1][:n_shown]),
         n_considered=int(considered.size),
@@ -134,7 +143,8 @@ def _variation(rate_NG: FloatArray) -> FloatArray:
     """Coefficient of variation of each gene; 0 for one without expression."""
     mean_G = rate_NG.mean(axis=0, dtype=np.float64)
     sd_G = rate_NG.std(axis=0, dtype=np.float64)
-    return np.divide(sd_G, mean_G, out=np.zeros_like(mean_G), where=mean_G > 0)
+    variation_G: FloatArray = np.divide(sd_G, mean_G, out=np.zeros_like(mean_G), where=mean_G > 0)
+    return variation_G
 
 
 def _groups(mean_G: FloatArray) -> list[NDArray[np.intp]]:

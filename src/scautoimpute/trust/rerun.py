@@ -14,11 +14,13 @@ from ..progress import no_progress
 from .imputer import imputer
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from pandas import Index
 
     from ..autoimpute import AutoImpute
 
-__all__ = ["Way", "on_logs", "way_of"]
+__all__ = ["Way", "on_logs", "trained", "way_of"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +37,8 @@ class Way:
         Whether observed values stay; None as the method was published.
     estimates
         `"expected"` expression, zeros counted, or expression given that it was `"detected"`.
+    settings
+        Of an `AutoImpute` that the run trained.
     model
         The trained model, where the run applied one.
     """
@@ -43,12 +47,15 @@ class Way:
     options: Mapping[str, Any]
     keep_observed: bool | None
     estimates: str
+    settings: Mapping[str, Any] | None = None
     model: "AutoImpute | None" = None
 
     def on_counts(self, names: "Index[str]") -> Impute:
         """Return ``impute(counts, rng)`` as `scautoimpute.trust.imputer` does, for genes of these names."""
         if self.model is not None:
-            return _applied(self.model, names, self.keep_observed)
+            return _applied(lambda _: self.model, names, self.keep_observed)
+        if self.settings is not None:
+            return trained(self.settings, estimates=self.estimates, keep_observed=self.keep_observed, names=names)
         return imputer(self.method, options=self.options, keep_observed=self.keep_observed)
 
     def on_logs(self, names: "Index[str]") -> Impute:
@@ -58,17 +65,52 @@ class Way:
         return on_logs(self.method, options=self.options)
 
 
-def _applied(model: "AutoImpute", names: "Index[str]", keep_observed: bool | None) -> Impute:
-    def impute(counts: Any, rng: np.random.Generator) -> NDArray[np.float64]:  # noqa: ARG001 (nothing is drawn)
+def trained(
+    settings: Mapping[str, Any],
+    *,
+    estimates: str = "expected",
+    keep_observed: bool | None = None,
+    names: "Index[str] | None" = None,
+) -> Impute:
+    """Return ``impute(counts, rng)`` that trains an `AutoImpute` of these settings, as `tl.autoimpute` does.
+
+    Parameters
+    ----------
+    settings
+        Everything that training depends on, as in the record of a run.
+    estimates, keep_observed
+        As in `Way`.
+    names
+        Of the genes; not needed.
+    """
+    from ..autoimpute import AutoImpute
+    from ..model.settings import Settings
+
+    def new(rng: np.random.Generator) -> AutoImpute:
+        objective = settings["objective"]
+        model = AutoImpute(objective, estimand=estimates if objective == "masked" else None, random_state=rng)  # type: ignore[arg-type]
+        model.settings = Settings.from_json({"preset": None, "batch_size": None} | dict(settings))
+        return model
+
+    return _applied(new, names, keep_observed)
+
+
+def _applied(
+    model_of: "Callable[[np.random.Generator], AutoImpute | None]",
+    names: "Index[str] | None",
+    keep_observed: bool | None,
+) -> Impute:
+    def impute(counts: Any, rng: np.random.Generator) -> NDArray[np.float64]:
         from anndata import AnnData
 
         from .. import tl
 
         adata = AnnData(sparse.csr_matrix(counts, dtype=np.float32))
-        adata.var_names = names
+        if names is not None:
+            adata.var_names = names[: adata.n_vars]
         with warnings.catch_warnings(), no_progress():
             warnings.simplefilter("ignore")  # as in `imputer`
-            tl.autoimpute(adata, model=model, keep_observed=keep_observed)
+            tl.autoimpute(adata, model=model_of(rng), n_top_genes="all", keep_observed=keep_observed)
         logs = adata.layers["imputed"]
         return np.asarray(logs.toarray() if sparse.issparse(logs) else logs, dtype=np.float64)
 
@@ -150,7 +192,8 @@ def _way_of_training(record: Mapping[str, Any], model: "AutoImpute | None") -> W
     taken = {name: value for name, value in settings.items() if name in METHODS[method].options}
     if "estimand" in METHODS[method].options:
         taken["estimand"] = estimates
-    return Way(method, taken, None if of_counts else bool(record["keep_observed"]), estimates, model)
+    keep = None if of_counts else bool(record["keep_observed"])
+    return Way(method, taken, keep, estimates, settings, model)
 
 
 def _plain(value: Any) -> Any:

@@ -69,7 +69,7 @@ def checked_classes(labels: Any, *, name: str) -> NDArray[Any]:
     label_N = np.asarray(labels).astype(str)
     n_classes = np.unique(label_N).size
     if n_classes < 2:
-        msg = f"{name} holds one class, {str(label_N[0])!r}, for all cells: give a column with two or more, or leave it out"
+        msg = f"{name} holds one class, {str(label_N[0])!r}, for all cells: give one with two or more, or leave it out"
         raise ValueError(msg)
     if n_classes > label_N.size // 2:
         msg = f"{name} holds {n_classes} classes for {label_N.size} cells: give a column with fewer, such as cell types"
