@@ -19,6 +19,8 @@ from scautoimpute.datasets import simulate
 QUICK = ("--max-epochs", "2", "--hidden", "4", "--n-top-genes", "40")
 IMPUTE = ("impute", "cells.h5ad", "-o", "out.h5ad", *QUICK)
 
+GENES = (*IMPUTE[:-2], "--genes", "genes.txt")
+
 
 @dataclass(frozen=True)
 class Case:
@@ -145,6 +147,14 @@ def many_genes() -> None:
     ad.AnnData(sparse.csr_matrix(x), var=var).write_h5ad("cells.h5ad")
 
 
+def two_lots(adata: ad.AnnData) -> None:
+    adata.obs["lot"] = ["a", "b"] * 30
+
+
+def one_of_a_lot(adata: ad.AnnData) -> None:
+    adata.obs["lot"] = ["a"] * 59 + ["b"]
+
+
 def old_output() -> None:
     Path("out.h5ad").write_bytes(b"yesterday's result")
 
@@ -190,6 +200,22 @@ CASES = [
     Case(OPTIONS, "no such layer", (*IMPUTE, "--layer", "cuonts")),
     Case(OPTIONS, "the new layer has the name of the old", (*IMPUTE, "--layer", "counts", "--key-added", "counts")),
     Case(OPTIONS, "an unknown objective", (*IMPUTE, "--objective", "variance")),
+    Case(OPTIONS, "reads where molecules are needed", (*IMPUTE, "--objective", "counts"), values(lambda x: x * 3000)),
+    Case(
+        OPTIONS,
+        "fractions where molecules are needed",
+        (*IMPUTE, "--objective", "counts"),
+        values(lambda x: x * 300.5),
+    ),
+    Case(OPTIONS, "a scale of the other objective", (*IMPUTE, "--scale", "log2")),
+    Case(OPTIONS, "a depth that is for another scale", (*IMPUTE, "--depth", "500")),
+    Case(OPTIONS, "observed counts kept among estimates", (*IMPUTE, "--keep-observed")),
+    Case(OPTIONS, "batches with the masked objective", (*IMPUTE, "--objective", "masked", "--batch-key", "lot")),
+    Case(OPTIONS, "no such column of batches", (*IMPUTE, "--batch-key", "lot")),
+    Case(OPTIONS, "a batch with one cell", (*IMPUTE, "--batch-key", "lot"), changed(one_of_a_lot)),
+    Case(OPTIONS, "no such batch", (*IMPUTE, "--batch-key", "lot", "--as-batch", "z"), changed(two_lots)),
+    Case(OPTIONS, "names of genes that are not in the file", GENES, text("genes.txt", "gene_1\nACTB\n")),
+    Case(OPTIONS, "no file of gene names", GENES),
     Case(OPTIONS, "an unknown preset", (*IMPUTE, "--preset", "papre")),
     Case(OPTIONS, "an unknown scale", (*IMPUTE, "--scale", "tpm")),
     Case(OPTIONS, "an unknown way to choose genes", (*IMPUTE, "--flavor", "seurat")),

@@ -183,7 +183,8 @@ def refused(path, **options):
         (SCALED, "values are negative"),
         (LOGS, "look logged already"),
         (np.zeros((40, 12)), "values are zero"),
-        (np.eye(40, 12), "no gene of 12 has >= 3 reads"),
+        (np.eye(40, 12), "12 molecules in 40 cells"),
+        (np.eye(40, 12) * 300.5, "no gene of 12 has >= 3 reads"),
     ],
 )
 @pytest.mark.parametrize("suffix", [".h5ad", ".zarr"])

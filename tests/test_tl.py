@@ -423,7 +423,7 @@ def test_preset_and_seed_reach_the_model_made_here(counts):
     with pytest.raises(ValueError, match="preset='papers' is not known"):
         sai.tl.autoimpute(counts.copy(), preset="papers")
     small = counts[:40, :12].copy()
-    sai.tl.autoimpute(small, n_top_genes=8, random_state=11)
+    sai.tl.autoimpute(small, objective="masked", n_top_genes=8, random_state=11)
     record = small.uns["imputed"]
     assert record["random_state"] == 11
     assert record["settings"] == {k: v for k, v in AutoImpute().settings.to_json().items() if v is not None}

@@ -17,6 +17,7 @@ from ._alignment import Alignment, align_genes
 from ._counts import checked_counts, median_normalised, report_empty
 from ._genes import Flavor, FloatArray, IntArray, TopGenes, top_genes
 from ._recipe import gene_counts, model_shares, selection_choices
+from ._training_report import refuse_too_few
 from ._umi import molecules, refuse_fractions, refuse_reads
 from .io.checks import refuse_transposed
 
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 __all__ = ["Counted", "counted_as", "counted_matrix", "library_of", "size_factors"]
+
+FEWEST_MOLECULES = 200  # of which 5 % are held out, half to stop by and half to weigh by
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +111,7 @@ def counted_matrix(
     if n_top_genes is not None and genes is not None:
         msg = f"both genes= and n_top_genes={n_top_genes!r} were given: give one of them"
         raise ValueError(msg)
+    _refuse_few_molecules(x)
     normalised, _, facts = median_normalised(x, reference=False)
     seen = np.flatnonzero(np.bincount(x.indices, minlength=x.shape[1]))
     if genes is None:
@@ -151,6 +155,18 @@ def counted_as(adata: "AnnData", recipe: dict[str, Any], *, layer: str | None = 
     share_P = np.asarray(recipe["kept_share"])
     aligned = molecules(alignment.apply(x))
     return Counted(aligned, alignment.positions_P, share_P, library_N, recipe["median_total"], choices, alignment)
+
+
+def _refuse_few_molecules(x: sparse.csr_array) -> None:
+    """Refuse so few that next to none would be held out, which is what everything is judged by."""
+    refuse_too_few(x)
+    n_molecules = int(x.sum(dtype=np.float64))
+    if n_molecules < FEWEST_MOLECULES:
+        msg = (
+            f"{n_molecules} molecules in {x.shape[0]} cells × {x.shape[1]} genes: at least {FEWEST_MOLECULES} are "
+            "needed, of which a part is held out; give more cells or genes"
+        )
+        raise ValueError(msg)
 
 
 def library_of(x: Any) -> FloatArray:

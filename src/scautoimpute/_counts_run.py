@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ._application import recipe_of, record_of
-from ._batches import batch_positions
+from ._batches import batch_positions, learned_batches
 from ._counted import Counted, counted_as, counted_matrix, size_factors
 from ._counts_layer import Batches, CountsOutput, Rows, is_sparse_better, own_count_share
 from ._memory import refuse_too_large_layer
@@ -52,6 +52,8 @@ def impute_counts(
 ) -> None:
     """Set the fields of `scautoimpute.tl.autoimpute`, whose parameters these are, by the counts objective."""
     batch = batch_labels(adata.obs, batch_key)
+    names = tuple(estimator.batches_) if estimator.is_fitted else learned_batches(batch, adata.n_obs)[1]
+    batches = Batches(*batch_positions(batch, as_batch, adata.n_obs, names))
     depth_N = depths(depth, adata.n_obs)
     if estimator.is_fitted:
         counted = counted_as(adata, recipe_of(estimator), layer=layer)
@@ -61,9 +63,8 @@ def impute_counts(
     is_sparse = is_sparse_better(counts, counted.genes.size)
     refuse_too_large_layer(adata.shape, counted.genes.size, is_sparse=is_sparse, n_layers=1 + posterior_sd)
     if not estimator.is_fitted:
-        _train(adata, estimator, counted, batch, checkpoint)
+        _train(adata, estimator, counted, batch, batches, checkpoint)
     model: CountsModel = estimator.model_  # type: ignore[assignment]
-    batches = Batches(*batch_positions(batch, as_batch, adata.n_obs, model.batches))
     output = CountsOutput(model, counted.columns, counted.genes, scale, posterior_sd, is_sparse)
     result = _all_rows(counts, counted, output, batches, depth_N)
     adata.obsm["X_autoimpute"] = model.embed(counted.x, batches.own_N)
@@ -77,7 +78,7 @@ def impute_counts(
         genes=adata.var_names[counted.genes],
         choices=counted.choices,
         alignment=counted.alignment,
-        more=words_of(estimator, counted.x, batches, reason=reason, as_batch=as_batch, depth=depth),
+        more=words_of(estimator, reason=reason, as_batch=as_batch, depth=depth),
     )
     adata.layers[key_added] = result.layer
     if posterior_sd:
@@ -108,11 +109,18 @@ def depths(depth: Any, n_cells: int) -> "NDArray[np.float64] | None":
 
 
 def _train(
-    adata: "AnnData", estimator: "AutoImpute", counted: Counted, batch: Any, checkpoint: "str | Path | None"
+    adata: "AnnData",
+    estimator: "AutoImpute",
+    counted: Counted,
+    batch: Any,
+    batches: Batches,
+    checkpoint: "str | Path | None",
 ) -> None:
     if adata.n_obs < FEW_CELLS:
         warnings.warn(f"{adata.n_obs} cells are few for learning structure: judge by the held-out scores", stacklevel=4)
     estimator._fit(counted.x, adata.var_names[counted.genes], batch, checkpoint)
+    model: CountsModel = estimator.model_  # type: ignore[assignment]
+    counted.choices["own_count_share"] = own_count_share(model, counted.x, batches.own_N)
     estimator.recipe_ = counted.recipe(adata.var_names)
 
 
@@ -148,18 +156,16 @@ def _canonical(rows: Any) -> Any:
     return block
 
 
-def words_of(
-    estimator: "AutoImpute", x: Any, batches: Batches, *, reason: str, as_batch: str | None, depth: Any
-) -> dict[str, Any]:
+def words_of(estimator: "AutoImpute", *, reason: str, as_batch: str | None, depth: Any) -> dict[str, Any]:
     """What is recorded of the counts objective besides what every run records."""
-    model: CountsModel = estimator.model_  # type: ignore[assignment]
-    share = own_count_share(model, x, batches.own_N)
+    share = recipe_of(estimator)["choices"]["own_count_share"]
     record: dict[str, Any] = {
         "objective_reason": reason,
         "own_count_share": share,
         "weights_in_words": weights_in_words(estimator.weights_, share),
-        "batches": np.asarray(estimator.batches_, dtype=object),
     }
+    if estimator.batches_:
+        record["batches"] = np.asarray(estimator.batches_, dtype=object)
     if as_batch is not None:
         record["as_batch"] = as_batch
     if depth is not None:

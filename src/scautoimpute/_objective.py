@@ -2,14 +2,16 @@
 
 from typing import TYPE_CHECKING, Any, NamedTuple, cast, get_args
 
-from ._counts import has_fractions
+from ._counts import checked_counts, has_fractions
 from ._umi import LARGEST_UMI_DECILE, SMALLEST_READ_TOTAL, umi_like
+from .io.checks import refuse_transposed
 from .model.settings import Objective
 
 if TYPE_CHECKING:
-    from .autoimpute import AutoImpute
+    from anndata import AnnData
 
-__all__ = ["Chosen", "chosen_objective", "objective_of", "reason_of"]
+
+__all__ = ["Chosen", "chosen_objective", "objective_for", "objective_of"]
 
 
 class Chosen(NamedTuple):
@@ -55,6 +57,39 @@ def chosen_objective(
     return objective_of(counts)
 
 
+def objective_for(
+    adata: "AnnData",
+    *,
+    layer: str | None = None,
+    objective: str | None = None,
+    preset: str | None = None,
+    estimand: str | None = None,
+) -> Chosen:
+    """Return the objective that `scautoimpute.tl.autoimpute` would take, and why.
+
+    Parameters
+    ----------
+    adata, layer, objective, preset, estimand
+        As in `scautoimpute.tl.autoimpute`.
+
+    Raises
+    ------
+    ValueError
+        If values are negative, NaN, infinite, all zero or transposed, or there is no such objective.
+
+    Examples
+    --------
+    >>> import scautoimpute as sai
+    >>> sai.tl.objective_for(sai.datasets.pbmc68k_reduced()).reason
+    'counts of molecules: nine in ten of those above zero are at most 5'
+    """
+    asked = {"objective": objective, "preset": preset, "estimand": estimand}
+    if any(value is not None for value in asked.values()):
+        return chosen_objective(None, **asked)
+    refuse_transposed(adata)
+    return chosen_objective(checked_counts(adata, layer))
+
+
 def objective_of(counts: Any) -> Chosen:
     """Choose by the data alone."""
     from scipy import sparse
@@ -70,8 +105,3 @@ def objective_of(counts: Any) -> Chosen:
         )
     few = f"half of the cells have at most {min(verdict.median_total, SMALLEST_READ_TOTAL):,.0f} in all"
     return Chosen("counts", f"counts of molecules: {few}")
-
-
-def reason_of(model: "AutoImpute") -> Chosen:
-    """Return the objective of a model that the user gave."""
-    return Chosen(model.settings.objective, "as the model was trained" if model.is_fitted else "as the model was made")

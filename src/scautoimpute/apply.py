@@ -4,29 +4,24 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-import numpy as np
-
 from . import tl
-from ._application import all_genes, check_key, recipe_of, record_of, zeros_filled
-from ._counts import has_fractions, may_be_log, refuse_all_zero, refuse_small, refuse_values, report_empty
-from ._masked_estimates import impute_block
+from ._application import check_key, recipe_of
+from ._counts_stream import CountsRun
+from ._masked_stream import MaskedRun
 from ._recipe import FittedRecipe
+from ._refusals import refuse_for_counts, refuse_for_masked
 from .autoimpute import AutoImpute
 from .io import check_writable, read, refuse_transposed, write
 from .io.complete import complete_or_absent
-from .io.matrix import CELLS_PER_BLOCK
-from .io.result import StoredResult, TextResult, stored_result
+from .io.result import stored_result
 from .io.stream import StoredCells, is_stored_by_rows, open_cells
-from .progress import progress_bar
 from .scales import check_scale
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from anndata import AnnData
-    from numpy.typing import NDArray
 
-    from ._genes import FloatArray
     from .scales import Scale
 
 __all__ = ["cells_of", "impute_cells", "impute_file"]
@@ -40,8 +35,12 @@ def impute_file(
     output: str | Path,
     model: AutoImpute | str | Path,
     layer: str | None = None,
+    batch_key: str | None = None,
+    as_batch: str | None = None,
     scale: "Scale" = "log1p",
-    keep_observed: bool = True,
+    depth: float | None = None,
+    keep_observed: bool | None = None,
+    posterior_sd: bool = False,
     key_added: str = "imputed",
     transpose: bool = False,
     overwrite: bool = False,
@@ -66,10 +65,16 @@ def impute_file(
         A trained `AutoImpute` that knows its pre-processing, or the file that it was saved to.
     layer
         Where the counts are; `X` by default.
-    scale
-        Of the result: `"log1p"`, `"cp10k"`, `"counts"` or `"log2"`; see `scautoimpute.tl.autoimpute`.
+    batch_key, as_batch
+        Column of `obs` with the batch of each cell, for a model that was trained with batches, and the name of one to
+        estimate for instead.
+    scale, depth
+        Of the result; see `scautoimpute.tl.autoimpute`.
     keep_observed
-        Fill only the zeros (True), or replace observed values by their estimates too (False).
+        Fill only the zeros (True, the default with the masked objective), or replace observed values by their
+        estimates too (False); of counts, all are estimates.
+    posterior_sd
+        Also give the standard deviations; `objective="counts"` only. Text has no place for them.
     key_added
         Name of the new layer, and of the record in `uns`; what had these names is replaced.
     transpose
@@ -98,7 +103,7 @@ def impute_file(
     --------
     >>> import scautoimpute as sai, tempfile
     >>> adata = sai.datasets.simulate(n_cells=60, n_genes=80, random_state=0)
-    >>> model = sai.AutoImpute(n_folds=1, random_state=0)
+    >>> model = sai.AutoImpute("masked", n_folds=1, random_state=0)
     >>> sai.tl.autoimpute(adata.copy(), model=model)
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     adata.write_h5ad(f"{folder}/new.h5ad")
@@ -118,8 +123,12 @@ def impute_file(
             output=output,
             model=estimator,
             layer=layer,
+            batch_key=batch_key,
+            as_batch=as_batch,
             scale=scale,
+            depth=depth,
             keep_observed=keep_observed,
+            posterior_sd=posterior_sd,
             key_added=key_added,
             overwrite=overwrite,
         )
@@ -148,8 +157,12 @@ def impute_cells(
     output: Path,
     model: AutoImpute,
     layer: str | None,
+    batch_key: str | None = None,
+    as_batch: str | None = None,
     scale: "Scale",
-    keep_observed: bool,
+    depth: float | None = None,
+    keep_observed: bool | None,
+    posterior_sd: bool = False,
     key_added: str,
     overwrite: bool,
 ) -> dict[str, Any]:
@@ -159,128 +172,36 @@ def impute_cells(
     ----------
     cells
         What to impute.
-    output, model, layer, scale, keep_observed, key_added, overwrite
+    output, model, layer, batch_key, as_batch, scale, depth, keep_observed, posterior_sd, key_added, overwrite
         As in `impute_file`.
 
     Returns
     -------
     The record.
     """
-    options: dict[str, Any] = {"scale": scale, "keep_observed": keep_observed}
+    of_counts: dict[str, Any] = {"batch_key": batch_key, "as_batch": as_batch, "posterior_sd": posterior_sd}
     if not isinstance(cells, StoredCells):
+        options = {"scale": scale, "depth": depth, "keep_observed": keep_observed, **of_counts}
         tl.autoimpute(cells, layer=layer, model=model, key_added=key_added, **options)
         write(cells, output, layer=key_added, overwrite=overwrite)
         record: dict[str, Any] = cells.uns[key_added]
         return record
-    refuse_transposed(cast("AnnData", cells))
-    run = _Run(cells, layer, model, FittedRecipe.to(cells.var_names, recipe_of(model), stacklevel=4), options)
+    run: CountsRun | MaskedRun
+    if model.settings.objective == "counts":
+        refuse_for_counts(scale, depth, keep_observed, None)
+        refuse_transposed(cast("AnnData", cells))
+        run = CountsRun.of(cells, layer, model, scale=scale, depth=depth, **of_counts)
+    else:
+        refuse_for_masked(scale, depth, of_counts)
+        refuse_transposed(cast("AnnData", cells))
+        recipe = FittedRecipe.to(cells.var_names, recipe_of(model), stacklevel=4)
+        run = MaskedRun(cells, layer, model, recipe, {"scale": scale, "keep_observed": keep_observed is not False})
     with (
         complete_or_absent(output.expanduser().resolve()) as beside,
-        stored_result(beside, cells, name=output, key=key_added, is_sparse=run.is_sparse) as result,
+        stored_result(
+            beside, cells, name=output, key=key_added, is_sparse=run.is_sparse, with_sd=posterior_sd
+        ) as result,
     ):
-        for rows, embedding in run.blocks():
-            result.append(rows, embedding)
+        for rows in run.blocks():
+            result.append(*rows)
         return run.finish(result)
-
-
-class _Run:
-    """Blocks of cells on their way through the model, and what is known when all have passed."""
-
-    def __init__(
-        self,
-        cells: StoredCells,
-        layer: str | None,
-        estimator: AutoImpute,
-        recipe: FittedRecipe,
-        options: dict[str, Any],
-    ) -> None:
-        self.cells, self.layer, self.estimator, self.recipe, self.options = cells, layer, estimator, recipe, options
-        self.is_sparse = hasattr(cells.by_rows(layer), "format")
-        self.logs_said = layer is None and "log1p" in cells.uns
-        self.has_fractions, self.largest, self.n_entries = False, 0.0, 0
-        self.seen_G = np.zeros(cells.n_vars, dtype=bool)
-        self.size_factor: list[FloatArray] = []
-        self.is_empty: list[NDArray[np.bool_]] = []
-        self.zeros = np.zeros(2, dtype=np.int64)
-
-    def blocks(self) -> "Iterator[tuple[Any, NDArray[np.float32]]]":
-        """Yield the rows of the layer and of the embedding."""
-        with progress_bar(self.cells.n_obs, "imputing", "cell") as bar:
-            for x in self._counts():
-                yield self._impute(x)
-                bar.update(x.shape[0])
-
-    def _counts(self) -> "Iterator[Any]":
-        """Yield counts; what is none is refused as soon as it is met."""
-        first = 0
-        for x in self.cells.rows(self.layer, CELLS_PER_BLOCK):
-            refuse_values(x, first_row=first)
-            self._note(x)
-            if first == 0 and self.has_fractions:
-                self._refuse_logs_early()
-            yield x
-            first += x.shape[0]
-
-    def _note(self, x: Any) -> None:
-        self.n_entries += x.nnz
-        self.seen_G[x.indices] = True
-        self.has_fractions = self.has_fractions or has_fractions(x)
-        self.largest = max(self.largest, float(x.data.max(initial=0)))
-
-    def _refuse_logs_early(self) -> None:
-        """Look for a value that no log has in all cells, before the work is done rather than after."""
-        largest = self.largest
-        if not self.logs_said:
-            rest = self.cells.rows(self.layer, CELLS_PER_BLOCK)
-            largest = next((v for v in (x.data.max(initial=0) for x in rest) if not may_be_log(v)), largest)
-        refuse_small(largest, flagged=self.logs_said)
-
-    def _impute(self, x: Any) -> "tuple[Any, NDArray[np.float32]]":
-        alignment = self.recipe.alignment
-        log2, size_factor, is_empty = self.recipe.process(x)
-        imputed = impute_block(
-            self.estimator.model_,  # type: ignore[arg-type]
-            log2,
-            keep_observed=self.options["keep_observed"],
-            expected=self.estimator.estimand == "expected",
-        )[:, alignment.columns_P]
-        self.size_factor.append(size_factor)
-        self.is_empty.append(is_empty)
-        self.zeros += zeros_filled(log2[:, alignment.columns_P], imputed)
-        rows = all_genes(
-            x,
-            imputed,
-            genes_P=alignment.positions_P,
-            size_factor_B=size_factor,
-            median_total=self.recipe.recipe["median_total"],
-            is_sparse=self.is_sparse,
-            **self.options,
-        )
-        return rows, self.estimator.model_.embed(log2)
-
-    def finish(self, result: StoredResult | TextResult) -> dict[str, Any]:
-        """Refuse what only all cells together show, complete `result` and return the record."""
-        refuse_all_zero(self.n_entries, self.cells.shape)
-        if self.has_fractions:
-            refuse_small(self.largest, flagged=self.logs_said)
-        is_empty = np.concatenate(self.is_empty)
-        report_empty(is_empty, reference=False, stacklevel=4)
-        alignment = self.recipe.alignment
-        facts = {
-            "n_cells": self.cells.n_obs,
-            "n_empty_cells": int(is_empty.sum()),
-            "n_genes_in": self.cells.n_vars,
-            "n_genes_kept": int(self.recipe.kept.size),
-            "n_empty_genes": int(np.count_nonzero(~self.seen_G)),
-        }
-        record = record_of(
-            self.estimator,
-            zeros=(int(self.zeros[0]), int(self.zeros[1])),
-            genes=self.cells.var_names[alignment.positions_P],
-            choices=self.recipe.choices(self.layer, facts),
-            alignment=alignment,
-            **self.options,
-        )
-        modelled = np.isin(np.arange(self.cells.n_vars), alignment.positions_P)
-        result.finish(np.concatenate(self.size_factor), modelled, record)
-        return record

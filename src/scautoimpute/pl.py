@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 __all__ = ["overview", "pca", "training", "zeros"]
 
 CELLS_SCORED = 5000  # the silhouette compares all pairs
+# Column of the history, and what its axis is called
+_HELD_OUT = {"held_out_rmse": "held-out RMSE (log2)", "held_out_loss": "held-out loss (nats per molecule)"}
 INK, GREY, BLUE, ORANGE = "#222222", "#9a9a9a", "#2b6cb0", "#dd6b20"
 
 
@@ -190,13 +192,13 @@ def training(adata: "AnnData", *, ax: "Axes", key: str = "imputed") -> None:
     """
     _check(adata, key)
     history = adata.uns[key]["history"]
-    held_out = bool(history["held_out_rmse"].notna().any())
-    column = "held_out_rmse" if held_out else "loss"
+    column = next((name for name in _HELD_OUT if name in history and history[name].notna().any()), "loss")
     for index, (name, network) in enumerate(history.groupby("network", observed=True)):
         for number, (_, fold) in enumerate(network.groupby("fold")):
             label = str(name) if number == 0 else None
-            ax.plot(fold["epoch"], fold[column], color=(BLUE, ORANGE)[index % 2], lw=1.2, label=label)
-    _finish(ax, "training", "epoch", "held-out RMSE (log2)" if held_out else "loss per cell")
+            seen = fold[fold[column].notna()]  # of counts not every epoch is evaluated
+            ax.plot(seen["epoch"], seen[column], color=(BLUE, ORANGE)[index % 2], lw=1.2, label=label)
+    _finish(ax, "training", "epoch", _HELD_OUT.get(column, "loss per cell"))
     ax.legend(frameon=False, fontsize=8)
 
 

@@ -33,7 +33,7 @@ def check_scale(scale: str) -> str:
 
 
 def check_masked_scale(scale: str, depth: Any = None) -> None:
-    """Refuse what the masked objective does not have: an expectation of counts, which it knows nothing of."""
+    """Refuse what the masked objective, and other methods, do not have: an expectation over counts."""
     check_scale(scale)
     if scale == "expected_log1p" or depth is not None:
         given = f"scale={scale!r}" if depth is None else "depth="

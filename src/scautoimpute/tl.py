@@ -6,14 +6,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ._application import check_key
-from ._counts import checked_counts
 from ._counts_run import impute_counts
 from ._estimand import Estimand, check_estimand
 from ._masked_run import impute_masked
-from ._objective import Chosen, chosen_objective, reason_of
+from ._objective import Chosen, objective_for
 from ._refusals import refuse_for_counts, refuse_for_masked
 from .autoimpute import AutoImpute
-from .io.checks import refuse_transposed
 from .scales import check_scale
 from .tuning import tune
 
@@ -26,7 +24,7 @@ if TYPE_CHECKING:
     from ._genes import Flavor, TopGenes
     from .scales import Scale
 
-__all__ = ["autoimpute", "tune"]
+__all__ = ["autoimpute", "objective_for", "tune"]
 
 
 def autoimpute(
@@ -163,7 +161,8 @@ def autoimpute(
     _check_model(model, objective, preset, estimand)
     if copy:
         adata = adata.to_memory(copy=True) if adata.isbacked else adata.copy()
-    chosen = _chosen(adata, layer, model, objective=objective, preset=preset, estimand=estimand)
+    asked = {"objective": objective, "preset": preset, "estimand": estimand}
+    chosen = objective_for(adata, layer=layer, **asked) if model is None else _of_model(model)
     estimator = model or AutoImpute(chosen.objective, estimand=estimand, preset=preset, random_state=random_state)
     if estimator.is_fitted and checkpoint is not None:
         msg = f"checkpoint={str(checkpoint)!r} has no effect with a trained model: leave it out"
@@ -181,14 +180,8 @@ def autoimpute(
     return adata if copy else None
 
 
-def _chosen(adata: "AnnData", layer: str | None, model: AutoImpute | None, **asked: str | None) -> Chosen:
-    """Return the objective and why; values that are no counts at all are left to those who refuse them."""
-    if model is not None:
-        return reason_of(model)
-    if asked["objective"] is None and asked["preset"] is None and asked["estimand"] is None:
-        refuse_transposed(adata)
-        return chosen_objective(checked_counts(adata, layer))
-    return chosen_objective(None, **asked)
+def _of_model(model: AutoImpute) -> Chosen:
+    return Chosen(model.settings.objective, "as the model was trained" if model.is_fitted else "as the model was made")
 
 
 def _check_model(model: AutoImpute | None, objective: str | None, preset: str | None, estimand: str | None) -> None:

@@ -109,21 +109,31 @@ def _show_warning(message: Warning | str, category: type[Warning], *_: Any, **__
 
 
 # The library's messages name its parameters; whoever typed a command knows its options.
-_OPTION_OF = {"random_state": "--seed", "min_resources": "--min-epochs", "options": "--option"} | {
+_OPTION_OF = {
+    "random_state": "--seed",
+    "min_resources": "--min-epochs",
+    "options": "--option",
+    "posterior_sd": "--sd",
+} | {
     name: f"--{name.replace('_', '-')}"
     for name in (
         "layer", "objective", "preset", "n_top_genes", "flavor", "scale", "key_added", "hidden", "max_epochs", "device",
-        "held_out_share", "l2", "learning_rate", "threshold", "factor", "share", "method", "labels",
+        "held_out_share", "l2", "learning_rate", "threshold", "factor", "share", "method", "genes", "batch_key",
+        "as_batch", "depth", "estimand", "labels",
     )
 }  # fmt: skip
 _SPELLINGS = (
     (re.compile(r"overwrite=True \((--overwrite) on the command line\)"), r"\1"),
     (re.compile(r"keep_observed=False"), "--smooth"),
+    (re.compile(r"keep_observed=True"), "--keep-observed"),
     (re.compile(r"transpose=True \((--transpose) on the command line\)"), r"\1"),
     (re.compile(r"AutoImpute\.save, or (--model) on the command line, wrote"), r"\1 wrote"),
     (re.compile(r"pass adata\.T, or (--transpose) on the command line"), r"give \1"),
     (re.compile(rf"(?<![^\s(])({'|'.join(_OPTION_OF)})="), lambda found: f"{_OPTION_OF[found[1]]} "),
-    (re.compile(r"(?<![^\s(])(n_top_genes|key_added|max_epochs)\b"), lambda found: _OPTION_OF[found[1]]),
+    (
+        re.compile(r"(?<![^\s(])(n_top_genes|key_added|max_epochs|batch_key|as_batch)\b"),
+        lambda found: _OPTION_OF[found[1]],
+    ),
 )
 
 

@@ -82,8 +82,7 @@ class Reporting:
         record: dict[str, Any],
         key_added: str,
         model: "AutoImpute",
-        scale: Any,
-        keep_observed: bool | None,
+        **options: Any,
     ) -> None:
         """Impute a sample again, in memory: each cell is imputed on its own, so this is what was written."""
         if self.path is None:
@@ -95,7 +94,7 @@ class Reporting:
         sample = _sample(cells, layer, self.seed)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # they were shown of all cells
-            tl.autoimpute(sample, model=model, scale=scale, keep_observed=keep_observed, key_added=key_added)
+            tl.autoimpute(sample, model=model, key_added=key_added, **options)
         recipe = record["recipe"] | {"layer": "X"}
         sample.uns[key_added] = record | {"recipe": recipe}
         self.adata, self.model = sample, model

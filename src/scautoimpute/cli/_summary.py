@@ -13,7 +13,9 @@ __all__ = ["line", "memory_in_words", "report", "summarise"]
 _ESTIMATES = {
     "masked": "expression given that it was detected: for recovering values, "
     "not for clustering or differential expression",
+    "counts": "how many molecules are expected of every gene in every cell, zeros counted",
 }
+_SCORE_OF = {"masked": "rmse", "counts": "deviance"}
 _EXPECTED = "expected expression, zeros counted: for clustering and other analyses of whole cells"
 
 
@@ -42,16 +44,22 @@ def summarise(
 
 
 def _of_training(record: dict[str, Any]) -> dict[str, Any]:
-    scores = record.get("held_out")
-    return {
+    scores, objective = record.get("held_out"), record["objective"]
+    by = _SCORE_OF[objective]
+    told = {
         "method": "autoimpute",
-        "estimate": _EXPECTED if record["estimand"] == "expected" else _ESTIMATES[record["settings"]["objective"]],
-        "held_out_rmse": {name: s["rmse"] for name, s in scores.items() if name != "n"} if scores else None,
+        "objective": objective,
+        "objective_reason": record["objective_reason"],
+        "estimate": _EXPECTED if objective == "masked" and record["estimand"] == "expected" else _ESTIMATES[objective],
+        f"held_out_{by}": {name: s[by] for name, s in scores.items() if name != "n"} if scores else None,
         "held_out_entries": scores["n"] if scores else 0,
         "trained_before": record["trained_before"],
         "weights": record["weights"],
         "converged": record["converged"],
     }
+    if objective == "counts":
+        told |= {"weights_in_words": record["weights_in_words"], "batches": list(record.get("batches", []))}
+    return told
 
 
 def _of_method(record: dict[str, Any]) -> dict[str, Any]:
@@ -75,7 +83,11 @@ def report(summary: dict[str, Any], *, as_json: bool) -> None:
         "counts": summary["counts"],
         "cells × genes": f"{summary['cells']} × {summary['genes']} ({summary['genes_modelled']} modelled)",
         "zeros filled": f"{summary['zeros_filled']:,} of {summary['zeros']:,} in the modelled genes",
+        "objective": _objective_in_words(summary),
         "held-out RMSE": _scores_in_words(summary),
+        "held-out deviance": _deviance_in_words(summary),
+        "mixture": summary.get("weights_in_words"),
+        "batches": ", ".join(summary.get("batches", [])) or None,
         "time, peak memory": f"{summary['seconds']:.1f} s, {memory_in_words(summary)}",
         "result": f"{summary['output']}, layer {summary['layer']!r}: {summary['scale']}",
         "what it estimates": summary.get("estimate"),
@@ -106,4 +118,19 @@ def _scores_in_words(summary: dict[str, Any]) -> str | None:
         f"{scores['model']:.4g} on {summary['held_out_entries']:,} entries the model never saw"
         f"{', when it was trained on other data' if summary['trained_before'] else ''} "
         f"(gene mean {scores['gene_mean']:.4g}, gene + cell bias {scores['gene_cell_bias']:.4g}); log2 scale"
+    )
+
+
+def _objective_in_words(summary: dict[str, Any]) -> str | None:
+    return f"{summary['objective']} ({summary['objective_reason']})" if "objective" in summary else None
+
+
+def _deviance_in_words(summary: dict[str, Any]) -> str | None:
+    scores = summary.get("held_out_deviance")
+    if scores is None:
+        return None
+    return (
+        f"{scores['model']:.4g} per molecule, of {summary['held_out_entries']:,} that the model never saw"
+        f"{', when it was trained on other data' if summary['trained_before'] else ''} "
+        f"(gene mean {scores['gene_mean']:.4g}, no imputation {scores['no_imputation']:.4g}); Poisson, lower is better"
     )

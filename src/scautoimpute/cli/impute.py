@@ -8,14 +8,13 @@ import typer
 
 from ._app import Debug, app, one_line_errors
 from ._asked import check_layers, check_method, check_model_options, check_options, method_options, where_counts_are
+from ._counts_asked import as_parameters, chosen_for, gene_names, untrained
 from ._progress import Progress
 from ._report import Reporting
 from ._summary import report, summarise
 
 if TYPE_CHECKING:
     from anndata import AnnData
-
-    from ..autoimpute import AutoImpute
 
 __all__ = ["impute"]
 
@@ -40,22 +39,36 @@ def impute(
     option: Annotated[
         list[str] | None, typer.Option(metavar="NAME=VALUE", help="Of another method; again for each.")
     ] = None,
-    objective: Annotated[str | None, typer.Option(help="What is learned: masked (default).")] = None,
+    objective: Annotated[
+        str | None,
+        typer.Option(help="counts: zeros are data (default for molecules); masked: zeros are missing (for all else)."),
+    ] = None,
     estimand: Annotated[
         str | None,
         typer.Option(help="detected (default): expression given detection; expected: zeros counted, for clustering."),
     ] = None,
     preset: Annotated[str | None, typer.Option(help="'paper' for the published method to the letter.")] = None,
-    n_top_genes: Annotated[str | None, typer.Option(help="How many genes to model, or 'all' (default: 1000).")] = None,
+    n_top_genes: Annotated[
+        str | None, typer.Option(help="How many genes to model, or 'all' (default: 1000; all of counts).")
+    ] = None,
+    genes: Annotated[Path | None, typer.Option(help="A file with the names of the genes to model; of counts.")] = None,
+    batch_key: Annotated[str | None, typer.Option(help="Column of obs with each cell's batch; of counts.")] = None,
+    as_batch: Annotated[str | None, typer.Option(help="Estimate for this batch instead of each cell's own.")] = None,
     flavor: Annotated[str | None, typer.Option(help="How they are chosen: dispersion (default) or cv.")] = None,
-    scale: Annotated[str, typer.Option(help="Of the result: log1p, cp10k, counts or log2.")] = "log1p",
+    scale: Annotated[
+        str, typer.Option(help="Of the result: log1p, cp10k, counts, log2 (masked) or expected_log1p (counts).")
+    ] = "log1p",
+    depth: Annotated[
+        float | None, typer.Option(help="Molecules per cell for expected_log1p (default: each cell's own).")
+    ] = None,
     keep_observed: Annotated[
         bool | None,
         typer.Option(
             "--keep-observed/--smooth",
-            help="Fill only zeros (default), or replace observed values too; another method: as published.",
+            help="Fill only zeros (default of masked), or replace observed values too (counts: always).",
         ),
     ] = None,
+    sd: Annotated[bool, typer.Option("--sd", help="Also a layer of standard deviations; of counts.")] = False,
     key_added: Annotated[str, typer.Option(help="Name of the new layer.")] = "imputed",
     hidden: Annotated[
         int | None, typer.Option(help="Width of the hidden layer (default: 128; 2000 with --preset paper).")
@@ -66,10 +79,13 @@ def impute(
         float | None, typer.Option(help="What counts as progress in training (default: of the preset).")
     ] = None,
     max_epochs: Annotated[
-        int | None, typer.Option(help="Train at most so long (default: 150; 7000 with --preset paper).")
+        int | None, typer.Option(help="Train at most so long (default: 150; 300 of counts; 7000 with --preset paper).")
     ] = None,
     held_out_share: Annotated[
-        float | None, typer.Option(help="Share of entries to score on (default: 0.1 a fold; none with --preset paper).")
+        float | None,
+        typer.Option(
+            help="Share of entries to score on (default: 0.1 a fold, 0.05 of counts; none with --preset paper)."
+        ),
     ] = None,
     model: Annotated[Path | None, typer.Option("--model", help="Save the trained model here.")] = None,
     from_model: Annotated[
@@ -110,12 +126,16 @@ def impute(
             "max_epochs": max_epochs,
             "held_out_share": held_out_share,
         }
-        genes = {"n_top_genes": n_top_genes, "flavor": flavor}
+        selected = {"n_top_genes": n_top_genes, "flavor": flavor}
+        of_counts = {"batch_key": batch_key, "as_batch": as_batch, "depth": depth, "sd": sd}
         check_options(n_top_genes, flavor, scale, seed or 0)
         check_layers(layer, key_added)
-        others = {"method": method, "resume": resume, "seed": seed, **training, **genes}
+        others = {"method": method, "resume": resume, "seed": seed, "genes": genes, **training, **selected}
         check_model_options(source, output, model=model, from_model=from_model, others=others)
-        check_method(method, option=option, model=model, resume=resume, device=device, **training)
+        check_method(
+            method, option=option, model=model, resume=resume, device=device, genes=genes, **training, **of_counts
+        )
+        named = gene_names(genes)
         check_writable(output, overwrite=overwrite)
         reporting = Reporting(report_path, labels, compare or [], seed or 0)
         reporting.check(source, output, model, from_model, overwrite=overwrite)
@@ -128,17 +148,25 @@ def impute(
             "reporting": reporting,
         }
         if from_model is not None:
-            record, assumed = _apply(source, from_model, device=device or "auto", **files, **wanted)
+            record, assumed = _apply(
+                source, from_model, device=device or "auto", of_counts=of_counts, **files, **wanted
+            )
         elif method is not None:
             asked: dict[str, Any] = {"method": method, "options": method_options(option), "random_state": seed or 0}
-            record, assumed = _use_method(source, **asked, **_genes(genes, "all"), **files, **wanted)
+            record, assumed = _use_method(source, **asked, **_selected(selected, "all"), **files, **wanted)
         else:
-            options = {"seed": seed or 0, "transpose": transpose, "smooth": keep_observed is False, **training, **genes}
-            options |= {"layer": layer, "scale": scale, "key_added": key_added}
+            options: dict[str, Any] = {
+                "seed": seed or 0,
+                "transpose": transpose,
+                "smooth": keep_observed is False,
+                **training,
+            }
+            options |= {"layer": layer, "scale": scale, "key_added": key_added, "genes": named, **selected, **of_counts}
             progress = Progress.find(output, options, model=model, resume=resume)
-            estimator = _untrained(training, device=device or "auto", seed=seed or 0)
-            asked = {"estimator": estimator, "model": model, "progress": progress}
-            record, assumed = _train(source, **asked, **_genes(genes, "1000"), **files, **wanted)
+            how: dict[str, Any] = {"training": training, "device": device or "auto", "seed": seed or 0}
+            untrained(**how, objective=objective or "masked")  # refuses settings before anything is read
+            asked = {"model": model, "progress": progress, "genes": named, "of_counts": of_counts}
+            record, assumed = _train(source, how, **asked, **_selected(selected, None), **files, **wanted)
         summary = summarise(record, key_added, source, output, started, assumed=assumed)
         report(summary, as_json=as_json)
         reporting.write(summary, key=key_added, source=source)
@@ -151,16 +179,12 @@ def _without_autoimpute(method: str | None, preset: str | None) -> tuple[str | N
     return (None if method == "autoimpute" else method), preset
 
 
-def _genes(asked: dict[str, str | None], default: str) -> dict[str, Any]:
+def _selected(asked: dict[str, str | None], default: str | None) -> dict[str, Any]:
     number = asked["n_top_genes"] or default
-    return {"n_top_genes": "all" if number == "all" else int(number), "flavor": asked["flavor"] or "dispersion"}
-
-
-def _untrained(training: dict[str, Any], *, device: str, seed: int) -> "AutoImpute":
-    from ..autoimpute import AutoImpute
-
-    chosen = {name: value for name, value in training.items() if value is not None}
-    return AutoImpute(device=device, random_state=seed, **chosen)
+    return {
+        "n_top_genes": int(number) if number is not None and number != "all" else number,
+        "flavor": asked["flavor"] or "dispersion",
+    }
 
 
 # ------------------------------------------------------------------------------------------------ three ways to impute
@@ -173,8 +197,8 @@ def _apply(
     *,
     device: str,
     layer: str | None,
-    keep_observed: bool | None,
     reporting: Reporting,
+    of_counts: dict[str, Any],
     output: Path,
     transpose: bool,
     **options: Any,
@@ -184,13 +208,14 @@ def _apply(
     from ..autoimpute import AutoImpute
 
     model = AutoImpute.load(from_model, device=device)
-    options |= {"model": model, "output": output, "keep_observed": keep_observed is not False}
+    options |= {"model": model, "output": output, **as_parameters(of_counts)}
     with cells_of(source, output=output, transpose=transpose) as cells:
         layer, assumed = where_counts_are(cast("AnnData", cells), layer)
         check_layers(layer, options["key_added"])
         reporting.look_at(cells)
         record = impute_cells(cells, layer=layer, **options)
         told = {name: options[name] for name in ("key_added", "model", "scale", "keep_observed")}
+        told |= {name: of_counts[name] for name in ("batch_key", "as_batch", "depth")}
         reporting.keep_applied(cells, layer=layer, record=record, **told)
         return record, assumed
 
@@ -220,14 +245,14 @@ def _use_method(
 
 def _train(
     source: Path,
+    how: dict[str, Any],
     *,
-    estimator: "AutoImpute",
     model: Path | None,
     progress: Progress,
     layer: str | None,
     key_added: str,
-    keep_observed: bool | None,
     reporting: Reporting,
+    of_counts: dict[str, Any],
     output: Path,
     overwrite: bool,
     transpose: bool,
@@ -239,11 +264,14 @@ def _train(
 
     if model is not None:
         check_writable(model, overwrite=overwrite or progress.model_is_ours, any_suffix=True)
-    options["keep_observed"] = keep_observed is not False
     adata, layer, assumed = _read(source, layer, key_added, transpose=transpose)
     reporting.look_at(adata)
+    options |= {"layer": layer, "key_added": key_added, **as_parameters(of_counts)}
+    chosen = chosen_for(adata, layer, how["training"])
+    estimator = untrained(**how, objective=chosen.objective)
     with progress.kept() as checkpoint:
-        tl.autoimpute(adata, model=estimator, layer=layer, key_added=key_added, checkpoint=checkpoint, **options)
+        tl.autoimpute(adata, model=estimator, checkpoint=checkpoint, **options)
+        adata.uns[key_added]["objective_reason"] = chosen.reason
         if model is not None:
             progress.begin_model()
             estimator.save(model)

@@ -53,6 +53,8 @@ def _in_words(found: "Description") -> dict[str, str]:
         lines["median library"] = f"{found.library_size_median:,.6g}{sample}"
         lines["genes passing"] = f"{found.genes_passing:,} with at least 3 reads in at least 3 cells{sample}"
     lines |= {f"warning {number}": text for number, text in enumerate(map(_as_options, found.warnings), start=1)}
+    if found.objective is not None:
+        lines["objective"] = f"{found.objective}: {found.objective_reason}"
     lines["impute"] = "would run" if found.refusal is None else f"would refuse: {_as_options(found.refusal)}"
     return lines
 

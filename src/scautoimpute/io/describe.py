@@ -20,6 +20,8 @@ from .sample import Sample, n_stored, sample_rows, stored_bytes
 if TYPE_CHECKING:
     from anndata import AnnData
 
+    from .._objective import Chosen
+
 __all__ = ["Description", "describe", "organism_of"]
 
 _VALUES_LOOKED_AT = 20_000_000
@@ -52,6 +54,8 @@ class Description:
         least 3 cells (the paper's filter).
     looked_at
         Number of cells that these and the refusal are judged by.
+    objective, objective_reason
+        What `tl.autoimpute` would take by default, and why; None if it would refuse.
     refusal
         The line with which imputing it would fail, or None.
     warnings
@@ -74,6 +78,8 @@ class Description:
     library_size_median: float | None
     genes_passing: int | None
     looked_at: int
+    objective: str | None
+    objective_reason: str | None
     refusal: str | None
     warnings: list[str]
 
@@ -106,7 +112,7 @@ def describe(path: str | Path, *, layer: str | None = None) -> Description:
         found = find_counts(adata) if layer is None else _asked_for(adata, layer)
         sample = sample_rows(_matrix_of(adata, found.layer), n_values=_VALUES_LOOKED_AT)
         transposed = looks_transposed(adata)
-        median, passing, refusal = _as_imputed(adata, sample, found.layer)
+        median, passing, chosen, refusal = _as_imputed(adata, sample, found.layer)
         return Description(
             path=str(path),
             format=format_of(path).removeprefix("."),
@@ -124,6 +130,8 @@ def describe(path: str | Path, *, layer: str | None = None) -> Description:
             library_size_median=median,
             genes_passing=passing,
             looked_at=len(sample.rows),
+            objective=chosen and chosen.objective,
+            objective_reason=chosen and chosen.reason,
             refusal=refusal,
             warnings=said,
         )
@@ -211,11 +219,13 @@ def _asked_for(adata: "AnnData", layer: str) -> FoundCounts:
     return FoundCounts(layer, kind, f"{layer} was asked for; it holds {kind}", is_usable=kind in USABLE)
 
 
-def _as_imputed(adata: "AnnData", sample: Sample, layer: str | None) -> tuple[float | None, int | None, str | None]:
-    """Return the median total of a cell, how many genes pass, and the refusal, by the very checks of imputing."""
+def _as_imputed(
+    adata: "AnnData", sample: Sample, layer: str | None
+) -> "tuple[float | None, int | None, Chosen | None, str | None]":
+    """Return the median total of a cell, how many genes pass, the objective and the refusal, by imputing's checks."""
     from anndata import AnnData
 
-    from .._recipe import processed_matrix
+    from .._objective import objective_for
 
     try:
         is_raw = layer == RAW and layer not in adata.layers
@@ -223,8 +233,20 @@ def _as_imputed(adata: "AnnData", sample: Sample, layer: str | None) -> tuple[fl
         values = sample.values if genes is None else sample.values[:, genes]
         rows = AnnData(values, obs=adata.obs[[]].iloc[sample.rows], var=adata.var[[]])
         rows.uns = {"log1p": True} if layer is None and "log1p" in adata.uns else {}
-        passing = int(processed_matrix(rows, n_top_genes="all").kept.size)
+        chosen = objective_for(rows)
+        passing = _genes_passing(rows, chosen.objective)
     except ValueError as error:
         where = "" if sample.is_whole else f"in {len(sample.rows):,} cells looked at: "
-        return None, None, f"{where}{one_line(error)}"
-    return float(np.median(np.asarray(values.sum(axis=1)))), passing, None
+        return None, None, None, f"{where}{one_line(error)}"
+    return float(np.median(np.asarray(values.sum(axis=1)))), passing, chosen, None
+
+
+def _genes_passing(rows: "AnnData", objective: str) -> int:
+    """How many genes pass the paper's filter; refuses what training with `objective` would."""
+    from .._counted import counted_matrix
+    from .._recipe import MIN_CELLS, MIN_COUNTS, processed_matrix
+
+    if objective == "masked":
+        return int(processed_matrix(rows, n_top_genes="all").kept.size)
+    x = counted_matrix(rows).x
+    return int(np.count_nonzero(np.bincount(x.indices[x.data >= MIN_COUNTS], minlength=x.shape[1]) >= MIN_CELLS))

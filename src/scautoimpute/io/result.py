@@ -40,16 +40,27 @@ class StoredResult:
         Name of the new layer and of the record in `uns`; whatever had that name is left out.
     is_sparse
         How to store the layer.
+    with_sd
+        Whether a layer ``key + "_sd"`` of standard deviations is added too.
     check
         Raises if something could not be written.
     """
 
     def __init__(
-        self, path: Path, root: Any, cells: StoredCells, *, key: str, is_sparse: bool, check: Callable[[], None]
+        self,
+        path: Path,
+        root: Any,
+        cells: StoredCells,
+        *,
+        key: str,
+        is_sparse: bool,
+        check: Callable[[], None],
+        with_sd: bool = False,
     ) -> None:
         self.check = check
         self.root, self.cells, self.key, self.is_sparse = root, cells, key, is_sparse
-        replaced = {"layers": {key}, "obsm": {_EMBEDDING}, "uns": {key}}
+        names = [key, f"{key}_sd"] if with_sd else [key]
+        replaced = {"layers": set(names), "obsm": {_EMBEDDING}, "uns": {key}}
         copy_members(cells.root, root, paths=(cells.path, path), but=replaced)
         for name in ("layers", "obsm", "uns"):
             if name not in root:
@@ -57,21 +68,22 @@ class StoredResult:
         for frame in cells.renamed:
             names = cells.var_names if frame == "var" else cells.cell_names(slice(None))
             _replace(root[frame], root[frame].attrs["_index"], names.to_numpy())
-        self.layer = self._new_layer(root["layers"])
-        self.n_rows, self.n_entries = 0, 0
+        self.layers = [self._new_layer(root["layers"], name) for name in names]
+        self.n_rows, self.n_entries = 0, [0 for _ in names]
         self.embedding: Any = None
 
-    def append(self, layer: Any, embedding: "NDArray[np.float32]") -> None:
+    def append(self, layer: Any, embedding: "NDArray[np.float32]", sd: Any = None) -> None:
         """Add the rows of some more cells."""
         rows = slice(self.n_rows, self.n_rows + embedding.shape[0])
         if self.embedding is None:
             shape = self.cells.n_obs, embedding.shape[1]
             self.embedding = _dense(self.root["obsm"], _EMBEDDING, shape, embedding.dtype)
         self.embedding[rows] = embedding
-        if self.is_sparse:
-            self._append_entries(layer, rows)
-        else:
-            self.layer[rows] = layer
+        for position, values in enumerate((layer, sd)[: len(self.layers)]):
+            if self.is_sparse:
+                self._append_entries(position, values, rows)
+            else:
+                self.layers[position][rows] = values
         self.n_rows = rows.stop
         self.check()
 
@@ -83,30 +95,31 @@ class StoredResult:
         _add_column(self.root["var"], _MODELLED, modelled)
         write_elem(self.root["uns"], self.key, record)
 
-    def _new_layer(self, layers: Any) -> Any:
+    def _new_layer(self, layers: Any, name: str) -> Any:
         n_obs, n_vars = self.cells.shape
         if not self.is_sparse:
-            return _dense(layers, self.key, (n_obs, n_vars), np.float32)
-        group = layers.create_group(self.key)
+            return _dense(layers, name, (n_obs, n_vars), np.float32)
+        group = layers.create_group(name)
         _mark(group, "csr_matrix", "0.1.0")
         group.attrs["shape"] = [n_obs, n_vars]
         indices = np.int32 if n_vars < 2**31 else np.int64
-        for name, dtype in (("data", np.float32), ("indices", indices)):
-            _mark(new_array(group, name, shape=(0,), dtype=dtype, rows=_ENTRIES_PER_CHUNK), "array", "0.2.0")
+        for part, dtype in (("data", np.float32), ("indices", indices)):
+            _mark(new_array(group, part, shape=(0,), dtype=dtype, rows=_ENTRIES_PER_CHUNK), "array", "0.2.0")
         starts = new_array(group, "indptr", shape=(n_obs + 1,), dtype=np.int64)
         _mark(starts, "array", "0.2.0")
         starts[0:1] = np.zeros(1, dtype=np.int64)
         return group
 
-    def _append_entries(self, layer: sparse.csr_matrix, rows: slice) -> None:
-        new = slice(self.n_entries, self.n_entries + layer.nnz)
+    def _append_entries(self, position: int, values: sparse.csr_matrix, rows: slice) -> None:
+        layer, n_before = self.layers[position], self.n_entries[position]
+        new = slice(n_before, n_before + values.nnz)
         for name in ("data", "indices"):
-            array = self.layer[name]
+            array = layer[name]
             array.resize((new.stop,))
-            if layer.nnz:
-                array[new] = getattr(layer, name).astype(array.dtype, copy=False)
-        self.layer["indptr"][rows.start + 1 : rows.stop + 1] = layer.indptr[1:].astype(np.int64) + self.n_entries
-        self.n_entries = new.stop
+            if values.nnz:
+                array[new] = getattr(values, name).astype(array.dtype, copy=False)
+        layer["indptr"][rows.start + 1 : rows.stop + 1] = values.indptr[1:].astype(np.int64) + n_before
+        self.n_entries[position] = new.stop
 
 
 class TextResult:
@@ -125,8 +138,8 @@ class TextResult:
     def __init__(self, handle: Any, cells: StoredCells, *, separator: str) -> None:
         self.handle, self.cells, self.separator, self.n_rows = handle, cells, separator, 0
 
-    def append(self, layer: Any, embedding: "NDArray[np.float32]") -> None:
-        """Add the lines of some more cells; the embedding has no place in a table."""
+    def append(self, layer: Any, embedding: "NDArray[np.float32]", sd: Any = None) -> None:  # noqa: ARG002
+        """Add the lines of some more cells; embedding and standard deviations have no place in a table."""
         first, self.n_rows = self.n_rows, self.n_rows + embedding.shape[0]
         names, genes = self.cells.cell_names(slice(first, self.n_rows)), self.cells.var_names
         write_rows(self.handle, dense(layer), names, genes, separator=self.separator, with_header=first == 0)
@@ -137,7 +150,7 @@ class TextResult:
 
 @contextmanager
 def stored_result(
-    path: Path, cells: StoredCells, *, name: Path, key: str, is_sparse: bool
+    path: Path, cells: StoredCells, *, name: Path, key: str, is_sparse: bool, with_sd: bool = False
 ) -> "Iterator[StoredResult | TextResult]":
     """Open a new file at `path`, of the kind that its suffix tells; in errors it is called `name`."""
     opened = {".h5ad": _hdf5, ".zarr": _zarr}.get(path.suffix)
@@ -148,7 +161,7 @@ def stored_result(
                 yield TextResult(handle, cells, separator=separator)
             return
         with opened(path, cells) as (root, check):
-            yield StoredResult(path, root, cells, key=key, is_sparse=is_sparse, check=check)
+            yield StoredResult(path, root, cells, key=key, is_sparse=is_sparse, check=check, with_sd=with_sd)
     except OSError as error:
         msg = f"cannot write {name}: {one_line(error)}; no file was left behind"
         raise OSError(msg) from error

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from ..scales import check_scale
+from ..scales import check_masked_scale
 from ._record import Method
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ def checked_scale(values: str, scale: str | None) -> str:
         msg = f"scale={scale!r} was given with values='logs', whose result stays on the scale of the logs: leave it out"
         raise ValueError(msg)
     chosen = "counts" if values == "logs" else scale or "log1p"
-    check_scale(chosen)
+    check_masked_scale(chosen)
     return chosen
 
 

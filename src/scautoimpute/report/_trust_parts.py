@@ -9,7 +9,7 @@ from numpy.typing import ArrayLike
 
 from ..metrics.gain import Gain
 from ..trust.evidence import Evidence
-from ..trust.words import in_standard_errors
+from ..trust.words import in_standard_errors, untested
 from .figures import Axis, Quartiles, boxes, lines, scatter_grid
 from .page import Block, Figure, Prose, Table
 
@@ -123,11 +123,11 @@ def _which(gain: Gain) -> str:
 
 def harm(evidence: Evidence) -> list[Block]:
     """Each measure against its null, and the correlations drawn."""
-    measured, rows = evidence.held_out.harm, []
+    measured, missing, rows = evidence.held_out.harm, untested(evidence), []
     for name, title in MEASURES.items():
         found = getattr(measured, name)
-        if found is None:
-            rows.append([title, "not measured", "", measured.left_out.get(name, "")])
+        if name in missing:
+            rows.append([title, "not measured", "", missing[name]])
         else:
             value, limit = _numbers(name, found)
             rows.append([title, value, limit, "beyond its null" if found.harmful else "within its null"])

@@ -92,15 +92,18 @@ def uses(evidence: Evidence) -> list[str]:
         return []
     if evidence.way.estimates == "detected":
         return ["the level that a gene has in a cell in which it is expressed"]
-    found = evidence.held_out.harm.found
+    found = {name: beyond for name, beyond in evidence.held_out.harm.found.items() if name not in untested(evidence)}
     allowed = [use for use, measures in _USES.items() if all(found.get(name) is False for name in measures)]
     return ["the level of a gene in single cells, for plots and for clustering", *allowed]
 
 
 def untested(evidence: Evidence) -> dict[str, str]:
     """Return the measures that these data did not allow, and why."""
-    rivals = evidence.held_out.failed
-    return {name: why for name, why in evidence.held_out.harm.left_out.items() if name not in rivals}
+    harm, rivals = evidence.held_out.harm, evidence.held_out.failed
+    missing = {name: why for name, why in harm.left_out.items() if name not in rivals}
+    if harm.silent is not None and harm.silent.n_pairs == 0:
+        missing["silent"] = "no gene of the sample is known to be silent in a type: too few molecules"
+    return missing
 
 
 def weights_in_words(record: Mapping[str, Any]) -> str | None:

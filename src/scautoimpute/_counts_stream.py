@@ -1,0 +1,163 @@
+"""The counts objective on cells of a file: blocks on their way through a model, and what is known of all of them."""
+
+import warnings
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ._alignment import Alignment, align_genes
+from ._application import recipe_of, record_of
+from ._batches import batch_positions
+from ._counted import library_of, size_factors
+from ._counts import refuse_all_zero, refuse_values, report_empty
+from ._counts_layer import Batches, CountsOutput, is_sparse_better
+from ._counts_run import CELLS_AT_A_TIME, batch_labels, depths, words_of
+from ._recipe import model_shares
+from ._umi import molecules, refuse_fractions
+from .autoimpute import AutoImpute
+from .io.result import StoredResult, TextResult
+from .io.stream import StoredCells
+from .progress import progress_bar
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from ._genes import FloatArray
+
+__all__ = ["CountsRun"]
+
+
+class CountsRun:
+    """Blocks of cells on their way through the model; memory does not grow with their number.
+
+    Parameters
+    ----------
+    cells, layer
+        Where the counts are.
+    estimator
+        A trained one.
+    alignment
+        Where its genes are in the file.
+    output
+        How estimates become rows.
+    batches
+        Of all cells.
+    depth
+        As in `scautoimpute.tl.autoimpute`.
+    as_batch
+        Name of the batch that is estimated for, to record it.
+    """
+
+    def __init__(
+        self,
+        cells: StoredCells,
+        layer: str | None,
+        estimator: AutoImpute,
+        *,
+        alignment: Alignment,
+        output: CountsOutput,
+        batches: Batches,
+        depth: float | None,
+        as_batch: str | None,
+    ) -> None:
+        self.cells, self.layer, self.estimator, self.alignment = cells, layer, estimator, alignment
+        self.output, self.batches, self.depth, self.as_batch = output, batches, depth, as_batch
+        self.is_sparse = output.is_sparse
+        self.library: list[FloatArray] = []
+        self.seen_G = np.zeros(cells.n_vars, dtype=bool)
+        self.zeros = np.zeros(2, dtype=np.int64)
+
+    @classmethod
+    def of(
+        cls,
+        cells: StoredCells,
+        layer: str | None,
+        estimator: AutoImpute,
+        *,
+        scale: str,
+        depth: float | None,
+        batch_key: str | None,
+        as_batch: str | None,
+        posterior_sd: bool,
+    ) -> "CountsRun":
+        """Match genes and batches of a file with those of the model; say once what is missing, if anything."""
+        recipe = recipe_of(estimator)
+        alignment = align_genes(recipe["genes"], cells.var_names, share_G=model_shares(recipe))
+        if alignment.n_missing:
+            warnings.warn(alignment.in_words(), stacklevel=4)
+        model: Any = estimator.model_
+        labels = batch_labels(_Columns(cells.root["obs"]), batch_key)
+        batches = Batches(*batch_positions(labels, as_batch, cells.n_obs, model.batches))
+        is_sparse = is_sparse_better(cells.by_rows(layer), alignment.positions_P.size)
+        output = CountsOutput(model, alignment.columns_P, alignment.positions_P, scale, posterior_sd, is_sparse)
+        parts: dict[str, Any] = {"alignment": alignment, "output": output, "batches": batches}
+        return cls(cells, layer, estimator, **parts, depth=depth, as_batch=as_batch)
+
+    def blocks(self) -> "Iterator[tuple[Any, NDArray[np.float32], Any]]":
+        """Yield the rows of the layer, of the embedding, and of the standard deviations."""
+        depth_N, start = depths(self.depth, self.cells.n_obs), 0
+        with progress_bar(self.cells.n_obs, "imputing", "cell") as bar:
+            for counts in self.cells.rows(self.layer, CELLS_AT_A_TIME):
+                refuse_values(counts, first_row=start)
+                refuse_fractions(counts)
+                rows = slice(start, start + counts.shape[0])
+                yield self._estimate(counts, rows, None if depth_N is None else depth_N[rows])
+                start = rows.stop
+                bar.update(counts.shape[0])
+
+    def _estimate(self, counts: Any, rows: slice, depth_B: Any) -> "tuple[Any, NDArray[np.float32], Any]":
+        batches, library_B = self.batches.part(rows), library_of(counts)
+        x = molecules(self.alignment.apply(counts))
+        new = self.output.rows(counts, x, batches, library_B=library_B, depth_B=depth_B)
+        self.seen_G[counts.indices] = True
+        self.library.append(library_B)
+        self.zeros += (new.n_zeros, new.n_filled)
+        return new.layer, self.output.model.embed(x, batches.own_N), new.sd
+
+    def finish(self, result: StoredResult | TextResult) -> dict[str, Any]:
+        """Refuse what only all cells together show, complete `result` and return the record."""
+        library_N = np.concatenate(self.library)
+        refuse_all_zero(int(library_N.sum()), self.cells.shape)
+        report_empty(library_N == 0, reference=False, stacklevel=4)
+        recipe = recipe_of(self.estimator)
+        facts = {
+            "n_cells": self.cells.n_obs,
+            "n_empty_cells": int((library_N == 0).sum()),
+            "n_genes_in": self.cells.n_vars,
+            "n_genes_kept": int(self.alignment.positions_P.size),
+            "n_empty_genes": int(np.count_nonzero(~self.seen_G)),
+        }
+        choices = {"layer": self.layer or "X", "median_total": recipe["median_total"], **facts}
+        reason = "as the model was trained"
+        record = record_of(
+            self.estimator,
+            scale=self.output.scale,
+            keep_observed=False,
+            zeros=(int(self.zeros[0]), int(self.zeros[1])),
+            genes=self.cells.var_names[self.alignment.positions_P],
+            choices=recipe["choices"] | choices,
+            alignment=self.alignment,
+            more=words_of(self.estimator, reason=reason, as_batch=self.as_batch, depth=self.depth),
+        )
+        modelled_G = np.isin(np.arange(self.cells.n_vars), self.alignment.positions_P)
+        result.finish(size_factors(library_N, recipe["median_total"]), modelled_G, record)
+        return record
+
+
+class _Columns:
+    """Columns of a stored `obs`, read when asked for."""
+
+    def __init__(self, frame: Any) -> None:
+        self.frame = frame
+
+    def __iter__(self) -> Iterator[str]:
+        return (str(name) for name in self.frame.attrs["column-order"])
+
+    def __contains__(self, name: str) -> bool:
+        return name in list(self)
+
+    def __getitem__(self, name: str) -> Any:
+        from anndata.io import read_elem
+
+        return read_elem(self.frame[name])

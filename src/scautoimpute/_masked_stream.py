@@ -1,0 +1,127 @@
+"""The masked objective on cells of a file: blocks on their way through a model, and what is known of all of them."""
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ._application import all_genes, record_of, zeros_filled
+from ._counts import has_fractions, may_be_log, refuse_all_zero, refuse_small, refuse_values, report_empty
+from ._masked_estimates import impute_block
+from ._recipe import FittedRecipe
+from .autoimpute import AutoImpute
+from .io.matrix import CELLS_PER_BLOCK
+from .io.result import StoredResult, TextResult
+from .io.stream import StoredCells
+from .progress import progress_bar
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from numpy.typing import NDArray
+
+    from ._genes import FloatArray
+
+__all__ = ["MaskedRun"]
+
+
+class MaskedRun:
+    """Blocks of cells on their way through the model, and what is known when all have passed."""
+
+    def __init__(
+        self,
+        cells: StoredCells,
+        layer: str | None,
+        estimator: AutoImpute,
+        recipe: FittedRecipe,
+        options: dict[str, Any],
+    ) -> None:
+        self.cells, self.layer, self.estimator, self.recipe, self.options = cells, layer, estimator, recipe, options
+        self.is_sparse = hasattr(cells.by_rows(layer), "format")
+        self.logs_said = layer is None and "log1p" in cells.uns
+        self.has_fractions, self.largest, self.n_entries = False, 0.0, 0
+        self.seen_G = np.zeros(cells.n_vars, dtype=bool)
+        self.size_factor: list[FloatArray] = []
+        self.is_empty: list[NDArray[np.bool_]] = []
+        self.zeros = np.zeros(2, dtype=np.int64)
+
+    def blocks(self) -> "Iterator[tuple[Any, NDArray[np.float32]]]":
+        """Yield the rows of the layer and of the embedding."""
+        with progress_bar(self.cells.n_obs, "imputing", "cell") as bar:
+            for x in self._counts():
+                yield self._impute(x)
+                bar.update(x.shape[0])
+
+    def _counts(self) -> "Iterator[Any]":
+        """Yield counts; what is none is refused as soon as it is met."""
+        first = 0
+        for x in self.cells.rows(self.layer, CELLS_PER_BLOCK):
+            refuse_values(x, first_row=first)
+            self._note(x)
+            if first == 0 and self.has_fractions:
+                self._refuse_logs_early()
+            yield x
+            first += x.shape[0]
+
+    def _note(self, x: Any) -> None:
+        self.n_entries += x.nnz
+        self.seen_G[x.indices] = True
+        self.has_fractions = self.has_fractions or has_fractions(x)
+        self.largest = max(self.largest, float(x.data.max(initial=0)))
+
+    def _refuse_logs_early(self) -> None:
+        """Look for a value that no log has in all cells, before the work is done rather than after."""
+        largest = self.largest
+        if not self.logs_said:
+            rest = self.cells.rows(self.layer, CELLS_PER_BLOCK)
+            largest = next((v for v in (x.data.max(initial=0) for x in rest) if not may_be_log(v)), largest)
+        refuse_small(largest, flagged=self.logs_said)
+
+    def _impute(self, x: Any) -> "tuple[Any, NDArray[np.float32]]":
+        alignment = self.recipe.alignment
+        log2, size_factor, is_empty = self.recipe.process(x)
+        imputed = impute_block(
+            self.estimator.model_,  # type: ignore[arg-type]
+            log2,
+            keep_observed=self.options["keep_observed"],
+            expected=self.estimator.estimand == "expected",
+        )[:, alignment.columns_P]
+        self.size_factor.append(size_factor)
+        self.is_empty.append(is_empty)
+        self.zeros += zeros_filled(log2[:, alignment.columns_P], imputed)
+        rows = all_genes(
+            x,
+            imputed,
+            genes_P=alignment.positions_P,
+            size_factor_B=size_factor,
+            median_total=self.recipe.recipe["median_total"],
+            is_sparse=self.is_sparse,
+            **self.options,
+        )
+        return rows, self.estimator.model_.embed(log2)
+
+    def finish(self, result: StoredResult | TextResult) -> dict[str, Any]:
+        """Refuse what only all cells together show, complete `result` and return the record."""
+        refuse_all_zero(self.n_entries, self.cells.shape)
+        if self.has_fractions:
+            refuse_small(self.largest, flagged=self.logs_said)
+        is_empty = np.concatenate(self.is_empty)
+        report_empty(is_empty, reference=False, stacklevel=4)
+        alignment = self.recipe.alignment
+        facts = {
+            "n_cells": self.cells.n_obs,
+            "n_empty_cells": int(is_empty.sum()),
+            "n_genes_in": self.cells.n_vars,
+            "n_genes_kept": int(self.recipe.kept.size),
+            "n_empty_genes": int(np.count_nonzero(~self.seen_G)),
+        }
+        record = record_of(
+            self.estimator,
+            zeros=(int(self.zeros[0]), int(self.zeros[1])),
+            genes=self.cells.var_names[alignment.positions_P],
+            choices=self.recipe.choices(self.layer, facts),
+            alignment=alignment,
+            **self.options,
+        )
+        modelled = np.isin(np.arange(self.cells.n_vars), alignment.positions_P)
+        result.finish(np.concatenate(self.size_factor), modelled, record)
+        return record

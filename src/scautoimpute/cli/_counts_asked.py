@@ -1,0 +1,51 @@
+"""What was asked of a training: its objective, and what only the counts objective knows."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+
+    from .._objective import Chosen
+    from ..autoimpute import AutoImpute
+
+__all__ = ["as_parameters", "chosen_for", "gene_names", "untrained"]
+
+
+def gene_names(path: Path | None) -> list[str] | None:
+    """Read names of genes, one a line; whatever follows a tab or a comma, and empty lines, are left out."""
+    from ..io.checks import one_line
+
+    if path is None:
+        return None
+    try:
+        text = path.expanduser().read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        msg = f"--genes {path} cannot be read as text ({one_line(error)}): give a file with a name on each line"
+        raise ValueError(msg) from error
+    names = [line.replace(",", "\t").split("\t")[0].strip() for line in text.splitlines()]
+    found = list(dict.fromkeys(name for name in names if name))
+    if not found:
+        msg = f"--genes {path} names no gene: give a file with a name on each line"
+        raise ValueError(msg)
+    return found
+
+
+def as_parameters(of_counts: dict[str, Any]) -> dict[str, Any]:
+    """Return options as parameters of `tl.autoimpute`, but for what was not asked."""
+    return {{"sd": "posterior_sd"}.get(name, name): value for name, value in of_counts.items()}
+
+
+def chosen_for(adata: "AnnData", layer: str | None, training: dict[str, Any]) -> "Chosen":
+    """Choose the objective for what was read; what is no matrix of counts at all is refused here."""
+    from .._objective import objective_for
+
+    return objective_for(adata, layer=layer, **{name: training[name] for name in ("objective", "preset", "estimand")})
+
+
+def untrained(*, training: dict[str, Any], objective: str, device: str, seed: int) -> "AutoImpute":
+    """Make the estimator that was asked for."""
+    from ..autoimpute import AutoImpute
+
+    chosen = {name: value for name, value in training.items() if value is not None}
+    return AutoImpute(device=device, random_state=seed, **(chosen | {"objective": objective}))
