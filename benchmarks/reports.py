@@ -13,7 +13,7 @@ import time
 from pathlib import Path
 
 import scautoimpute as sai
-from scautoimpute.report.trust import write_trust_report
+from scautoimpute.report import write_trust_report
 
 # Name → file, and the column of cell types.
 RUNS = {

@@ -90,6 +90,10 @@ def gain(mean, error=0.1, attainable=0.0):
         ({"gene_mean": gain(1), "none": gain(0)}, {}, "useless"),
         ({"gene_mean": gain(1), "own_counts": gain(-1)}, {}, "harmful"),
         ({"gene_mean": gain(1), "own_counts": gain(-1), "added": gain(1)}, {}, "helps"),
+        ({"gene_mean": gain(1), "own_counts": gain(0), "added": gain(0)}, {}, "useless"),
+        ({"gene_mean": gain(1), "own_counts": gain(0), "added": gain(0)}, {"rare": True}, "useless"),
+        ({"gene_mean": gain(1), "own_counts": gain(0), "added": gain(0)}, {"halves": True}, "harmful"),
+        ({"gene_mean": gain(0), "own_counts": gain(0), "added": gain(0)}, {"halves": True}, "useless"),
         ({"gene_mean": gain(0), "own_counts": gain(0), "added": gain(0)}, {}, "useless"),
     ],
 )

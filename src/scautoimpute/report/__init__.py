@@ -4,5 +4,6 @@ A report computes nothing but its layout, means and spreads over seeds, and whic
 """
 
 from .page import Figure, Listing, Prose, Section, Table, Verdict, render, write_page
+from .trust import write_trust_report
 
-__all__ = ["Figure", "Listing", "Prose", "Section", "Table", "Verdict", "render", "write_page"]
+__all__ = ["Figure", "Listing", "Prose", "Section", "Table", "Verdict", "render", "write_page", "write_trust_report"]
