@@ -331,7 +331,7 @@ def test_the_command_writes_the_report(folder):
         (["--report", "r.html", "--compare", "alss"], "--method 'alss' is not known"),
         (
             ["--report", "r.html", "--labels", "type"],
-            "labels='type' is no column of obs: choose one of 'cell_type', 'one'",
+            "--labels 'type' is no column of obs: choose one of 'cell_type', 'one'",
         ),
         (["--report", "r.html", "--labels", "one"], "--labels 'one' holds one class, 'a', for all cells"),
     ],
