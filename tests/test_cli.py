@@ -30,7 +30,7 @@ from scautoimpute.cli import app, main
 from scautoimpute.datasets import simulate
 from scautoimpute.methods import METHODS
 
-QUICK = ["--max-epochs", "3", "--hidden", "8", "--seed", "5"]
+QUICK = ["--objective", "masked", "--max-epochs", "3", "--hidden", "8", "--seed", "5"]
 LONG = ["--hidden", "8000", "--max-epochs", "100000"]
 OPTIONS = {"--output", "--layer", "--transpose", "--objective", "--preset", "--n-top-genes", "--flavor", "--scale"}
 OPTIONS |= {
@@ -384,7 +384,10 @@ REFUSED = {
     "n_top_genes of none": (["{files}/cells.h5ad", "--n-top-genes", "0"], "--n-top-genes 0 is not a number"),
     "flavor": (["{files}/cells.h5ad", "--flavor", "x"], "--flavor 'x' is not known: choose 'dispersion' or 'cv'"),
     "scale": (["{files}/cells.h5ad", "--scale", "x"], "--scale 'x' is not known: choose 'counts', 'cp10k'"),
-    "objective": (["{files}/cells.h5ad", "--objective", "x"], "--objective 'x' is not known: choose 'masked'"),
+    "objective": (
+        ["{files}/cells.h5ad", "--objective", "x"],
+        "--objective 'x' is not known: choose 'masked' or 'counts'",
+    ),
     "preset": (["{files}/cells.h5ad", "--preset", "x"], "--preset 'x' is not known: choose 'paper'"),
     "hidden": (["{files}/cells.h5ad", "--hidden", "0"], "--hidden 0: give the width"),
     "max_epochs": (["{files}/cells.h5ad", "--max-epochs", "0"], "--max-epochs 0 is out of range"),

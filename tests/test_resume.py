@@ -311,7 +311,7 @@ SERVER = multiprocessing.get_context("forkserver")
 SERVER.set_forkserver_preload(
     ["torch._dynamo", "scautoimpute.model.fit", "scautoimpute.io.write", "anndata", "test_resume"]
 )
-OPTIONS = ["--hidden", "8", "--max-epochs", "15", "--seed", "5", "--model", "model"]
+OPTIONS = ["--objective", "masked", "--hidden", "8", "--max-epochs", "15", "--seed", "5", "--model", "model"]
 
 
 def command(folder, arguments, file_size=None):

@@ -181,7 +181,8 @@ def test_a_file_in_blocks_equals_memory(suffix, n_top_genes, counts, tmp_path):
     sai.tl.autoimpute(counts[:150].copy(), model=model, batch_key="lot", n_top_genes=n_top_genes)
     model.save(tmp_path / "model")
     rows = np.arange(1100) % 240
-    many = AnnData(counts.X[rows], obs=counts.obs.iloc[rows].reset_index(drop=True), var=counts.var)
+    rows_named = [f"cell_{number}" for number in range(1100)]
+    many = AnnData(counts.X[rows], obs=counts.obs.iloc[rows].set_axis(rows_named), var=counts.var)
     (many.write_h5ad if suffix == "h5ad" else many.write_zarr)(tmp_path / f"in.{suffix}")
     options = {"batch_key": "lot", "as_batch": "a", "scale": "expected_log1p", "depth": 500.0, "posterior_sd": True}
     output = tmp_path / f"out.{suffix}"

@@ -16,7 +16,7 @@ from scipy import sparse
 from ._alignment import Alignment, align_genes
 from ._counts import checked_counts, median_normalised, report_empty
 from ._genes import Flavor, FloatArray, IntArray, TopGenes, top_genes
-from ._recipe import gene_counts, model_shares, selection_choices
+from ._recipe import MIN_CELLS, gene_counts, model_shares, selection_choices
 from ._training_report import refuse_too_few
 from ._umi import molecules, refuse_fractions, refuse_reads
 from .io.checks import refuse_transposed
@@ -158,7 +158,11 @@ def counted_as(adata: "AnnData", recipe: dict[str, Any], *, layer: str | None = 
 
 
 def _refuse_few_molecules(x: sparse.csr_array) -> None:
-    """Refuse so few that next to none would be held out, which is what everything is judged by."""
+    """Refuse so few cells that they show no structure, or molecules that next to none would be held out to judge it."""
+    if x.shape[0] < MIN_CELLS:
+        found = f"found {x.shape[0]} cell{'s' * (x.shape[0] != 1)}"
+        msg = f"{found}; structure is what differs between cells: give more, at least {MIN_CELLS}, 30 or better 100"
+        raise ValueError(msg)
     refuse_too_few(x)
     n_molecules = int(x.sum(dtype=np.float64))
     if n_molecules < FEWEST_MOLECULES:

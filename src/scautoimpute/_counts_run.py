@@ -63,7 +63,7 @@ def impute_counts(
     is_sparse = is_sparse_better(counts, counted.genes.size)
     refuse_too_large_layer(adata.shape, counted.genes.size, is_sparse=is_sparse, n_layers=1 + posterior_sd)
     if not estimator.is_fitted:
-        _train(adata, estimator, counted, batch, batches, checkpoint)
+        _train(adata, estimator, counted, batch=batch, own_N=batches.own_N, checkpoint=checkpoint)
     model: CountsModel = estimator.model_  # type: ignore[assignment]
     output = CountsOutput(model, counted.columns, counted.genes, scale, posterior_sd, is_sparse)
     result = _all_rows(counts, counted, output, batches, depth_N)
@@ -112,15 +112,16 @@ def _train(
     adata: "AnnData",
     estimator: "AutoImpute",
     counted: Counted,
-    batch: Any,
-    batches: Batches,
+    *,
+    batch: "NDArray[Any] | None",
+    own_N: "NDArray[np.intp]",
     checkpoint: "str | Path | None",
 ) -> None:
     if adata.n_obs < FEW_CELLS:
         warnings.warn(f"{adata.n_obs} cells are few for learning structure: judge by the held-out scores", stacklevel=4)
     estimator._fit(counted.x, adata.var_names[counted.genes], batch, checkpoint)
     model: CountsModel = estimator.model_  # type: ignore[assignment]
-    counted.choices["own_count_share"] = own_count_share(model, counted.x, batches.own_N)
+    counted.choices["own_count_share"] = own_count_share(model, counted.x, own_N)
     estimator.recipe_ = counted.recipe(adata.var_names)
 
 
