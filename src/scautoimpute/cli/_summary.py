@@ -49,7 +49,7 @@ def _of_training(record: dict[str, Any]) -> dict[str, Any]:
     told = {
         "method": "autoimpute",
         "objective": objective,
-        "objective_reason": record["objective_reason"],
+        "objective_reason": record.get("objective_reason", "as the model was trained"),
         "estimate": _EXPECTED if objective == "masked" and record["estimand"] == "expected" else _ESTIMATES[objective],
         f"held_out_{by}": {name: s[by] for name, s in scores.items() if name != "n"} if scores else None,
         "held_out_entries": scores["n"] if scores else 0,

@@ -44,14 +44,14 @@ CAUTIONS: Mapping[str, str] = {
 # For a reader of a report; docs/trust.md says more.
 RULE = (
     "Harmful is what foretells held-out data worse than the counts as they are do; or worse than the cell's own counts "
-    "do once shrunk, if a mixture of the two is no better than these alone; or worse than the mean of each gene does, "
-    "with signals invented where there are none; or no better than the cell's own counts do once shrunk, alone or mixed "
-    "with them, with signals invented. Helps is what foretells them better than the mean of each gene does and knows "
-    "something that the cell's own counts do not. All else is useless.\n\n"
+    "do once shrunk, if a mixture of the two is no better than these alone; or, where signals are invented, worse than "
+    "the mean of each gene does, or better than it but with nothing that the cell's own counts do not say. Helps is "
+    "what foretells them better than the mean of each gene does, knows something that the cell's own counts do not, "
+    "and is none of the above. All else is useless.\n\n"
     "Better and worse mean a difference beyond 2.33 standard errors across cells (one-sided 99 %) and beyond what a "
     "better estimate of the gene means alone could bring, which needs no structure. Each measure of harm is compared "
-    "with the 99 % point of its own null: further permutations, halves before imputation, or the molecules split "
-    "anew. No threshold was chosen by taste; docs/trust.md of the package has each null, its source and its limits."
+    "with the 99 % point of its own null: further permutations, halves before imputation, or the molecules split anew. "
+    "No threshold was chosen by taste; docs/trust.md of the package has each null, its source and its limits."
 )
 _INVENTED = ("permuted", "halves", "markers", "silent")
 _UNCHANGED = 1e-5  # relative: what rounding to float32 changes at most
