@@ -87,7 +87,7 @@ def test_the_true_gene_means_gain_no_more_than_is_attainable():
         rng = np.random.default_rng(seed)
         truth_G = rng.uniform(4, 8, size=40)
         hidden = hide_entries(truth_G + rng.normal(size=(25, 40)), share=0.2, random_state=rng)
-        gain = entry_gains(hidden, score_entries(hidden, imputed=np.tile(truth_G, (25, 1))))["gene_mean"]
+        gain = entry_gains(hidden, losses=score_entries(hidden, imputed=np.tile(truth_G, (25, 1))))["gene_mean"]
         gained.append(gain.mean)
         attainable.append(gain.attainable)
     assert np.mean(gained) == pytest.approx(np.mean(attainable), rel=0.15)

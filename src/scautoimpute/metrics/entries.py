@@ -50,7 +50,7 @@ def score_entries(hidden: Hidden, *, imputed: Any) -> dict[str, FloatArray]:
     }
 
 
-def entry_gains(hidden: Hidden, losses: dict[str, FloatArray]) -> dict[str, Gain]:
+def entry_gains(hidden: Hidden, *, losses: dict[str, FloatArray]) -> dict[str, Gain]:
     """Compare the model with each of the others.
 
     Parameters

@@ -98,7 +98,7 @@ def measure_changes(before: FloatArray, *, after: FloatArray, depth: FloatArray,
     >>> before = np.log1p(np.array([[0.0, 5.0], [0.0, 5.0], [9.0, 5.0]]))
     >>> found = measure_changes(before, after=np.maximum(before, 1.0), depth=np.full(3, 1e4), names=["a", "b"])
     >>> [gene.name for gene in found.most], found.zeros_before.round(2).tolist()
-    (['a', 'b'], [0.67, 0.0])
+    (['a'], [0.67, 0.0])
     """
     rates = [np.expm1(x) for x in (before, after)]
     mean_before_G, mean_after_G = (x.mean(axis=0, dtype=np.float64) for x in rates)

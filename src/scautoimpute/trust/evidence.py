@@ -115,7 +115,7 @@ def examine(
     --------
     >>> from scautoimpute import datasets, methods
     >>> adata = datasets.simulate(n_cells=80, n_genes=60, random_state=0)
-    >>> methods.impute(adata, method="gene_mean")
+    >>> methods.impute(adata, method="none")
     >>> examine(adata, labels="cell_type").verdict.word
     'useless'
     """

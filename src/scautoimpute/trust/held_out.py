@@ -129,7 +129,7 @@ def _hide(
 
     taken, failed = take({name: partial(compare, name) for name in rivals})
     compared = {name: gain for name, gain in taken.items() if gain is not None}
-    return entry_gains(hidden, losses), compared, failed
+    return entry_gains(hidden, losses=losses), compared, failed
 
 
 def _processed(counts: Any) -> Any:
