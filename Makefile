@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: demo test test-all check format bench clean
+.PHONY: demo test test-all check format bench reports clean
 
 demo: $(VENV)/.installed  ## impute the bundled sample of real cells and draw what happened
 	$(BIN)/scautoimpute demo --output demo
@@ -27,6 +27,9 @@ format: $(VENV)/.installed-dev
 
 bench: $(VENV)/.installed-dev  ## a short run of the recovery benchmark
 	$(BIN)/python benchmarks/recovery.py --seeds 1 --shares 0.1
+
+reports: $(VENV)/.installed-dev  ## the reports of four real runs: make reports DATA=folder (of the files that the script names)
+	$(BIN)/python benchmarks/reports.py $(DATA)
 
 clean:
 	rm -rf $(VENV) demo dist .pytest_cache .ruff_cache .mypy_cache .hypothesis

@@ -129,9 +129,9 @@ def test_training_goes_on_from_where_it_was_kept(processed, settings, tmp_path, 
 
 def test_expected_is_detected_times_the_probability_of_detection(fitted, processed):
     given = fitted.impute(processed, keep_observed=False, estimand="detected")
-    expected = fitted.impute(processed, keep_observed=False)
+    expected = fitted.impute(processed)
     np.testing.assert_allclose(expected, given * fitted.model_.detection.predict(processed), rtol=1e-6)
-    kept = fitted.impute(processed)
+    kept = fitted.impute(processed, keep_observed=True)
     np.testing.assert_array_equal(kept[processed.nonzero()], processed.data)
     is_zero = processed.toarray() == 0
     np.testing.assert_array_equal(kept[is_zero], expected[is_zero])

@@ -205,6 +205,13 @@ def test_colors_stand_out_on_both_themes(color, ground):
     assert (high + 0.05) / (low + 0.05) >= 3  # WCAG 2, graphical objects
 
 
+def test_numbers_on_an_axis_keep_their_digits():
+    svg = lines({"t": {"a": [(1, 6.9051, 0), (2, 6.9149, 0)]}}, x=Axis("x"), y=Axis("y"))
+    ticks = re.findall(r">(6\.\d+)<", svg)
+    assert len(ticks) >= 3
+    assert len(set(ticks)) == len(ticks)
+
+
 def test_dots_are_where_the_points_are():
     xy = np.array([[0.0, 0.0], [10.0, 0.0], [0.0, 5.0], [5.0, 2.5]])
     svg = scatter_grid({"t": (xy, ["a"] * 4)})

@@ -1,10 +1,14 @@
 """Progress of long work, on the standard error stream."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any
 
-__all__ = ["SECONDS_BEFORE_BAR", "progress_bar"]
+__all__ = ["SECONDS_BEFORE_BAR", "no_progress", "progress_bar"]
 
 SECONDS_BEFORE_BAR = 2.0
+_quiet: ContextVar[bool] = ContextVar("quiet", default=False)
 
 
 def progress_bar(total: float, description: str, unit: str) -> Any:
@@ -14,4 +18,17 @@ def progress_bar(total: float, description: str, unit: str) -> Any:
     """
     from tqdm.auto import tqdm
 
-    return tqdm(total=total, desc=description, unit=unit, delay=SECONDS_BEFORE_BAR, leave=False, dynamic_ncols=True)
+    look: dict[str, Any] = {"desc": description, "unit": unit, "leave": False, "dynamic_ncols": True}
+    if _quiet.get():
+        look["disable"] = True
+    return tqdm(total=total, delay=SECONDS_BEFORE_BAR, **look)
+
+
+@contextmanager
+def no_progress() -> Iterator[None]:
+    """Show no bars within: for many short works of which another bar tells."""
+    before = _quiet.set(True)
+    try:
+        yield
+    finally:
+        _quiet.reset(before)

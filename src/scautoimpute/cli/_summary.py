@@ -8,7 +8,7 @@ from typing import Any
 
 import typer
 
-__all__ = ["line", "report", "summarise"]
+__all__ = ["line", "memory_in_words", "report", "summarise"]
 
 _ESTIMATES = {
     "masked": "expression given that it was detected: for recovering values, "
@@ -49,7 +49,7 @@ def _of_training(record: dict[str, Any]) -> dict[str, Any]:
     told = {
         "method": "autoimpute",
         "objective": objective,
-        "objective_reason": record["objective_reason"],
+        "objective_reason": record.get("objective_reason", "as the model was trained"),
         "estimate": _EXPECTED if objective == "masked" and record["estimand"] == "expected" else _ESTIMATES[objective],
         f"held_out_{by}": {name: s[by] for name, s in scores.items() if name != "n"} if scores else None,
         "held_out_entries": scores["n"] if scores else 0,
@@ -79,7 +79,6 @@ def report(summary: dict[str, Any], *, as_json: bool) -> None:
     if as_json:
         typer.echo(json.dumps(summary))
         return
-    memory = "unknown" if summary["peak_memory_gb"] is None else f"{summary['peak_memory_gb']} GB"
     lines = {
         "counts": summary["counts"],
         "cells × genes": f"{summary['cells']} × {summary['genes']} ({summary['genes_modelled']} modelled)",
@@ -89,7 +88,7 @@ def report(summary: dict[str, Any], *, as_json: bool) -> None:
         "held-out deviance": _deviance_in_words(summary),
         "mixture": summary.get("weights_in_words"),
         "batches": ", ".join(summary.get("batches", [])) or None,
-        "time, peak memory": f"{summary['seconds']:.1f} s, {memory}",
+        "time, peak memory": f"{summary['seconds']:.1f} s, {memory_in_words(summary)}",
         "result": f"{summary['output']}, layer {summary['layer']!r}: {summary['scale']}",
         "what it estimates": summary.get("estimate"),
         "method": summary.get("reference"),
@@ -98,6 +97,11 @@ def report(summary: dict[str, Any], *, as_json: bool) -> None:
     for name, text in lines.items():
         if text is not None:
             typer.echo(line(name, text))
+
+
+def memory_in_words(summary: dict[str, Any]) -> str:
+    """Return the peak memory of a run."""
+    return "unknown" if summary["peak_memory_gb"] is None else f"{summary['peak_memory_gb']} GB"
 
 
 def line(name: str, text: object) -> str:

@@ -10,6 +10,7 @@ from ._app import Debug, app, one_line_errors
 from ._asked import check_layers, check_method, check_model_options, check_options, method_options, where_counts_are
 from ._counts_asked import as_parameters, chosen_for, gene_names, untrained
 from ._progress import Progress
+from ._report import Reporting
 from ._summary import report, summarise
 
 if TYPE_CHECKING:
@@ -94,7 +95,16 @@ def impute(
     ] = None,
     seed: Annotated[int | None, typer.Option(help="Same seed, same machine, same bytes (default: 0).")] = None,
     device: Annotated[str | None, typer.Option(help="auto (default), cpu, cuda, …")] = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the output if it exists.")] = False,
+    report_path: Annotated[
+        Path | None, typer.Option("--report", help="Say in an HTML file whether imputation helps these data or harms.")
+    ] = None,
+    labels: Annotated[str | None, typer.Option(help="Column of obs with cell types, for the report.")] = None,
+    compare: Annotated[
+        list[str] | None, typer.Option(help="Another method to compare with in the report; again for each.")
+    ] = None,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace the output, and the report, if they exist.")
+    ] = False,
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on with the interrupted run that was to write this output.")
     ] = False,
@@ -129,12 +139,15 @@ def impute(
         )
         named = gene_names(genes)
         check_writable(output, overwrite=overwrite)
+        reporting = Reporting(report_path, labels, compare or [], seed or 0)
+        reporting.check(source, output, model, from_model, overwrite=overwrite)
         files: dict[str, Any] = {"output": output, "overwrite": overwrite, "transpose": transpose}
         wanted: dict[str, Any] = {
             "layer": layer,
             "scale": scale,
             "key_added": key_added,
             "keep_observed": keep_observed,
+            "reporting": reporting,
         }
         if from_model is not None:
             record, assumed = _apply(
@@ -156,7 +169,9 @@ def impute(
             untrained(None, **how)  # refuses settings before anything is read
             asked = {"model": model, "progress": progress, "genes": named, "of_counts": of_counts}
             record, assumed = _train(source, how, **asked, **_selected(selected, None), **files, **wanted)
-        report(summarise(record, key_added, source, output, started, assumed=assumed), as_json=as_json)
+        summary = summarise(record, key_added, source, output, started, assumed=assumed)
+        report(summary, as_json=as_json)
+        reporting.write(summary, key=key_added, source=source)
 
 
 def _without_autoimpute(method: str | None, preset: str | None) -> tuple[str | None, str | None]:
@@ -184,6 +199,7 @@ def _apply(
     *,
     device: str,
     layer: str | None,
+    reporting: Reporting,
     of_counts: dict[str, Any],
     output: Path,
     transpose: bool,
@@ -198,19 +214,34 @@ def _apply(
     with cells_of(source, output=output, transpose=transpose) as cells:
         layer, assumed = where_counts_are(cast("AnnData", cells), layer)
         check_layers(layer, options["key_added"])
-        return impute_cells(cells, layer=layer, **options), assumed
+        reporting.look_at(cells)
+        record = impute_cells(cells, layer=layer, **options)
+        told = {name: options[name] for name in ("key_added", "model", "scale", "keep_observed")}
+        told |= {name: of_counts[name] for name in ("batch_key", "as_batch", "depth")}
+        reporting.keep_applied(cells, layer=layer, record=record, **told)
+        return record, assumed
 
 
 def _use_method(
-    source: Path, *, layer: str | None, key_added: str, output: Path, overwrite: bool, transpose: bool, **options: Any
+    source: Path,
+    *,
+    layer: str | None,
+    key_added: str,
+    reporting: Reporting,
+    output: Path,
+    overwrite: bool,
+    transpose: bool,
+    **options: Any,
 ) -> tuple[dict[str, Any], str]:
     """Impute with another method, which keeps no model."""
     from .. import methods
     from ..io import write
 
     adata, layer, assumed = _read(source, layer, key_added, transpose=transpose)
+    reporting.look_at(adata)
     methods.impute(adata, layer=layer, key_added=key_added, **options)
     write(adata, output, layer=key_added, overwrite=overwrite)
+    reporting.keep(adata)
     return adata.uns[key_added], assumed
 
 
@@ -222,6 +253,7 @@ def _train(
     progress: Progress,
     layer: str | None,
     key_added: str,
+    reporting: Reporting,
     of_counts: dict[str, Any],
     output: Path,
     overwrite: bool,
@@ -235,6 +267,7 @@ def _train(
     if model is not None:
         check_writable(model, overwrite=overwrite or progress.model_is_ours, any_suffix=True)
     adata, layer, assumed = _read(source, layer, key_added, transpose=transpose)
+    reporting.look_at(adata)
     options |= {"layer": layer, "key_added": key_added, **as_parameters(of_counts)}
     chosen = chosen_for(adata, layer, how["training"])
     estimator = untrained(chosen, **how)
@@ -245,6 +278,7 @@ def _train(
             progress.begin_model()
             estimator.save(model)
         write(adata, output, layer=key_added, overwrite=overwrite)
+    reporting.keep(adata)
     return adata.uns[key_added], assumed
 
 

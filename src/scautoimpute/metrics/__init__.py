@@ -2,6 +2,7 @@
 
 from .bulk import Bins, bulk_bins, bulk_expression, tmm_factors
 from .counts import gene_frequencies, multinomial_gain, poisson_deviance, poisson_log_likelihood, thin
+from .entries import entry_gains, score_entries
 from .expression import FalseMarkers, NullExpression, false_markers, null_differential_expression
 from .gain import Gain, HeldOutMolecules, held_out_molecules, molecule_gain, score_molecules
 from .log_error import log_normalised_error
@@ -33,6 +34,7 @@ __all__ = [
     "cluster_agreement",
     "correlation_shift",
     "counts_as_zero",
+    "entry_gains",
     "false_markers",
     "first_components",
     "five_numbers",
@@ -55,6 +57,7 @@ __all__ = [
     "rare_pull",
     "recovery_scores",
     "reference_correlation",
+    "score_entries",
     "score_molecules",
     "silent_markers",
     "silhouette",

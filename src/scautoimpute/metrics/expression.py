@@ -120,7 +120,10 @@ def null_differential_expression(
     >>> bool(abs(unchanged.after.mean() - 0.05) < 0.02), unchanged.harmful
     (True, False)
     """
-    if before.shape != after.shape or before.shape[0] < 20:
+    if before.shape == after.shape and before.shape[0] < 20:
+        msg = f"{before.shape[0]} cells are too few to be halved and compared: give at least 20 of one type"
+        raise ValueError(msg)
+    if before.shape != after.shape:
         msg = f"before has shape {before.shape}, after {after.shape}; give two of one shape with at least 20 cells"
         raise ValueError(msg)
     rng = np.random.default_rng(random_state)

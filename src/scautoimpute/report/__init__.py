@@ -6,6 +6,7 @@ A report computes nothing but its layout, means and spreads over seeds, and whic
 from .own import write_evaluation_report
 from .page import Figure, Listing, Prose, Section, Table, Verdict, render, write_page
 from .paper import paper_markdown, write_paper_report
+from .trust import write_trust_report
 
 __all__ = [
     "Figure",
@@ -19,4 +20,5 @@ __all__ = [
     "write_evaluation_report",
     "write_page",
     "write_paper_report",
+    "write_trust_report",
 ]

@@ -81,7 +81,12 @@ def _simplify(element: "ElementTree.Element", referred: set[str]) -> None:
 def _compact(svg: str) -> str:
     svg = svg.replace(INK, "currentColor")
     svg = re.sub(r"'DejaVu Sans'(, [^;\"]*)?", "system-ui, sans-serif", svg)
-    svg = re.sub(r"(?<![\w#.-])(-?\d+\.\d{2})\d+", r"\1", svg)  # a hundredth of a pixel is not seen
+    svg = re.sub(r"<[^<>]+>", _rounded, svg)
     svg = re.sub(r"M (\S+) (\S+)\s+L \1 \2\s*", r"M\1 \2h0", svg)  # a dot: a line of no length, with round ends
     svg = re.sub(r' transform="rotate\(-0 [^)]*\)"', "", svg)
     return re.sub(r" {2,}", " ", re.sub(r"\s*\n\s*", "\n", svg)).strip()
+
+
+def _rounded(tag: re.Match[str]) -> str:
+    """Cut the numbers of a tag, not those of a text, to a hundredth of a pixel, which is not seen."""
+    return re.sub(r"(?<![\w#.-])(-?\d+\.\d{2})\d+", r"\1", tag[0])

@@ -1,20 +1,22 @@
 """Every measure of harm on one data set and one method."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
+from ..metrics._molecules import Impute, checked_molecules, logs_of
 from ..metrics.expression import FalseMarkers, NullExpression, false_markers, null_differential_expression
 from ..metrics.gain import Gain, HeldOutMolecules, gains, held_out_molecules, score_molecules
 from ..metrics.rare import RarePull, rare_pull, spike_in
 from ..metrics.signals import PermutedCorrelations, SilentMarkers, permuted_correlations, silent_markers
 from ..metrics.smoothing import CorrelationShift, NeighbourVariance, correlation_shift, neighbour_variance_share
 
-__all__ = ["Harm", "measure_harm", "sampled"]
+__all__ = ["Harm", "measure_harm", "sampled", "take"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,18 +26,21 @@ class Harm:
     Attributes
     ----------
     gain
-        Over ``gene_mean``, ``own_counts`` and ``none``, on held-out molecules.
+        Over ``gene_mean``, ``own_counts`` and ``none``, on held-out molecules; empty if these are no molecules.
+    rivals
+        Gain over each rival on the same molecules; negative where the rival foretells them better.
     permuted, halves, markers, silent
         Of invented signals.
     correlations, neighbours, rare
         Of over-smoothing.
     left_out
-        Why a measure is missing, by its name.
+        Why a measure, or a rival, is missing, by its name.
     n_cells, n_genes
         Of the data measured.
     """
 
     gain: dict[str, Gain]
+    rivals: dict[str, Gain]
     permuted: PermutedCorrelations | None
     halves: NullExpression | None
     markers: FalseMarkers | None
@@ -58,8 +63,10 @@ class Harm:
 def measure_harm(
     counts: Any,
     *,
-    impute: Callable[[Any, np.random.Generator], NDArray[np.float64]],
+    impute: Impute,
     labels: Any | None = None,
+    rivals: Mapping[str, Impute] | None = None,
+    are_molecules: bool = True,
     held_out_share: float = 0.1,
     max_cells: int = 2000,
     max_genes: int = 1000,
@@ -75,6 +82,11 @@ def measure_harm(
         The method: counts and a Generator to dense logs, as `imputer` makes it.
     labels
         Type of each cell. Without them what needs types is left out.
+    rivals
+        Other methods by name, in the form of `impute`, to foretell the same held-out molecules.
+    are_molecules
+        Whether the counts are of molecules. Reads cannot be held out one by one (their copies stay): what would need
+        that is left out.
     held_out_share
         Share of the molecules to hold out.
     max_cells, max_genes
@@ -102,12 +114,16 @@ def measure_harm(
     """
     rng = np.random.default_rng(random_state)
     x, label_N = sampled(counts, labels, max_cells=max_cells, max_genes=max_genes, rng=rng)
-    split = held_out_molecules(x, share=held_out_share, random_state=rng)
-    after = impute(split.kept, rng)
-    taken, left_out = _take(_measures(split, after, label_N=label_N, impute=impute, rng=rng))
+    split = held_out_molecules(x, share=held_out_share, random_state=rng) if are_molecules else None
+    kept = checked_molecules(x) if split is None else split.kept
+    after = impute(kept, rng)
+    taken, left_out = take(_measures(kept, split, after, label_N=label_N, impute=impute, rng=rng))
+    gain = {} if split is None else gains(split, score_molecules(split, imputed=after))
+    over, failed = ({}, {}) if split is None else _over_rivals(split, after, rivals or {}, rng)
     return Harm(
-        gain=gains(split, score_molecules(split, imputed=after)),
-        left_out=left_out,
+        gain=gain,
+        rivals=over,
+        left_out=left_out | failed,
         n_cells=x.shape[0],
         n_genes=x.shape[1],
         **taken,
@@ -115,29 +131,48 @@ def measure_harm(
 
 
 def _measures(
-    split: HeldOutMolecules, after: Any, *, label_N: Any, impute: Any, rng: np.random.Generator
+    kept: Any, split: HeldOutMolecules | None, after: Any, *, label_N: Any, impute: Impute, rng: np.random.Generator
 ) -> dict[str, Callable[[], Any]]:
     """Every measure, to be called."""
-    kept = split.kept
     return {
         "permuted": lambda: permuted_correlations(kept, impute=impute, random_state=rng),
         "halves": lambda: _halves(kept, after, label_N, rng),
         "markers": lambda: false_markers(kept, labels=_known(label_N), impute=impute, random_state=rng),
         "silent": lambda: silent_markers(kept, after=after, labels=_known(label_N)),
-        "correlations": lambda: correlation_shift(kept, after=after, random_state=rng),
-        "neighbours": lambda: neighbour_variance_share(kept, after=after, random_state=rng),
-        "rare": lambda: _spiked(kept + split.held_out, impute, rng),
+        "correlations": lambda: correlation_shift(_divisible(kept, split), after=after, random_state=rng),
+        "neighbours": lambda: neighbour_variance_share(_divisible(kept, split), after=after, random_state=rng),
+        "rare": lambda: _spiked(_divisible(kept, split), split, impute, rng),
     }
 
 
-def _take(measures: dict[str, Callable[[], Any]]) -> tuple[dict[str, Any], dict[str, str]]:
+def _divisible(kept: Any, split: HeldOutMolecules | None) -> Any:
+    if split is None:
+        msg = "reads are not divided as molecules are: the halves of their copies are not independent"
+        raise ValueError(msg)
+    return kept
+
+
+def _over_rivals(
+    split: HeldOutMolecules, after: Any, rivals: Mapping[str, Impute], rng: np.random.Generator
+) -> tuple[dict[str, Gain], dict[str, str]]:
+    """Compare with each rival; one that cannot do these data says why."""
+    model = score_molecules(split, imputed=after)["model"]
+
+    def compare(rival: Impute) -> Gain:
+        return Gain.between(score_molecules(split, imputed=rival(split.kept, rng))["model"], model)
+
+    taken, failed = take({name: partial(compare, rival) for name, rival in rivals.items()})
+    return {name: gain for name, gain in taken.items() if gain is not None}, failed
+
+
+def take(measures: dict[str, Callable[[], Any]]) -> tuple[dict[str, Any], dict[str, str]]:
     """Call every measure; one that says that the data do not allow it is None."""
     taken: dict[str, Any] = {}
     left_out: dict[str, str] = {}
     for name, measure in measures.items():
         try:
             taken[name] = measure()
-        except ValueError as error:
+        except (ValueError, ImportError, MemoryError) as error:
             taken[name], left_out[name] = None, str(error)
     return taken, left_out
 
@@ -151,8 +186,6 @@ def _known(label_N: Any | None) -> Any:
 
 def _halves(kept: Any, after: Any, label_N: Any | None, rng: np.random.Generator) -> NullExpression:
     """Split the most frequent type, or all cells where no types are known."""
-    from ..metrics._molecules import logs_of
-
     logs = logs_of(kept)
     cells = np.arange(kept.shape[0]) if label_N is None else np.flatnonzero(_largest(label_N))
     return null_differential_expression(logs[cells], after=after[cells], random_state=rng)
@@ -164,9 +197,9 @@ def _largest(label_N: Any) -> NDArray[np.bool_]:
     return largest
 
 
-def _spiked(x: Any, impute: Any, rng: np.random.Generator) -> RarePull:
+def _spiked(kept: Any, molecules: Any, impute: Impute, rng: np.random.Generator) -> RarePull:
     """Hold molecules out of data with a rare type added, impute, compare along the axis of the held-out ones."""
-    counts, is_new = spike_in(x, random_state=rng)
+    counts, is_new = spike_in(kept + molecules.held_out, random_state=rng)
     split = held_out_molecules(counts, share=0.2, random_state=rng)
     return rare_pull(split.kept, after=impute(split.kept, rng), rare=is_new, reference=split.held_out, random_state=rng)
 

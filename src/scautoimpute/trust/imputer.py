@@ -27,7 +27,8 @@ def imputer(
     Returns
     -------
     A function that gives what the user would get as a layer: genes that are not modelled keep their observed values.
-    Warnings of the method are not repeated: it runs on permuted and thinned data, of which they would speak.
+    Warnings and progress of the method are not shown again: it runs on permuted and thinned data, of which they would
+    speak.
 
     Examples
     --------
@@ -42,9 +43,10 @@ def imputer(
         from scipy import sparse
 
         from ..methods import impute as run
+        from ..progress import no_progress
 
         adata = AnnData(sparse.csr_matrix(counts, dtype=np.float32))
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), no_progress():
             warnings.simplefilter("ignore")
             run(adata, method=method, options=options, keep_observed=keep_observed, random_state=rng)
         logs = adata.layers["imputed"]

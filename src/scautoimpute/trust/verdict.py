@@ -8,8 +8,10 @@ The rule, whose every threshold is the 99 % point of a null:
 3. *Harmful* is what foretells held-out data worse than the counts as they are do; or worse than the cell's own counts
    do once shrunk, without knowing anything that they do not (a mixture of the two is no better than the own counts);
    or worse than the mean of each gene does, with signals invented where there are none.
-4. *Helps* is what foretells them better than the mean of each gene does, and is not harmful.
-5. All else is *useless*: no harm, and nothing that the mean of each gene does not say.
+4. What foretells them better than the mean of each gene does, but no better than the cell's own counts once shrunk,
+   alone or mixed with them, has nothing from other cells or genes: *harmful* if signals are invented, else *useless*.
+5. *Helps* is what foretells them better than the mean of each gene does, and is none of the above.
+6. All else is *useless*: no harm, and nothing that the mean of each gene does not say.
 
 Measures of harm that are beyond their null say what helpful values should not be used for.
 """
@@ -20,7 +22,7 @@ from typing import Literal
 
 from ..metrics.gain import Gain
 
-__all__ = ["Verdict", "Word", "judge"]
+__all__ = ["RULE", "Verdict", "Word", "judge"]
 
 Word = Literal["helps", "useless", "harmful"]
 
@@ -39,6 +41,18 @@ CAUTIONS: Mapping[str, str] = {
     "or variability within a type.",
     "rare": "Do not use it to look for rare types: they are pulled towards the crowd.",
 }
+# For a reader of a report; docs/trust.md says more.
+RULE = (
+    "Harmful is what foretells held-out data worse than the counts as they are do; or worse than the cell's own counts "
+    "do once shrunk, if a mixture of the two is no better than these alone; or, where signals are invented, worse than "
+    "the mean of each gene does, or better than it but with nothing that the cell's own counts do not say. Helps is "
+    "what foretells them better than the mean of each gene does, knows something that the cell's own counts do not, "
+    "and is none of the above. All else is useless.\n\n"
+    "Better and worse mean a difference beyond 2.33 standard errors across cells (one-sided 99 %) and beyond what a "
+    "better estimate of the gene means alone could bring, which needs no structure. Each measure of harm is compared "
+    "with the 99 % point of its own null: further permutations, halves before imputation, or the molecules split anew. "
+    "No threshold was chosen by taste; docs/trust.md of the package has each null, its source and its limits."
+)
 _INVENTED = ("permuted", "halves", "markers", "silent")
 _UNCHANGED = 1e-5  # relative: what rounding to float32 changes at most
 _STARTS: Mapping[str, str] = {
@@ -114,7 +128,9 @@ def judge(gain: Mapping[str, Gain], *, found: Mapping[str, bool]) -> Verdict:
     sign = {name: _sign(of.mean, thresholds[name]) for name, of in compared.items()}
     word, against = _word(compared, sign, any(found.get(name, False) for name in _INVENTED))
     cautions = {name: text for name, text in CAUTIONS.items() if found.get(name, False)}
-    return Verdict(word, _reason(word, against, gain[against], sign[against]), cautions, thresholds)
+    invented = any(name in cautions for name in _INVENTED)
+    reason = _reason(word, against, gain[against], sign[against], invented=invented)
+    return Verdict(word, reason, cautions, thresholds)
 
 
 def threshold(gain: Gain) -> float:
@@ -136,13 +152,16 @@ def _word(gain: Mapping[str, Gain], sign: Mapping[str, int], invented: bool) -> 
         return "harmful", "own_counts"
     if sign["gene_mean"] < 0 and invented:
         return "harmful", "gene_mean"
+    if sign["gene_mean"] > 0 and sign.get("own_counts", 1) <= 0 and sign.get("added", 1) <= 0:
+        return ("harmful" if invented else "useless"), "own_counts"
     return ("helps" if sign["gene_mean"] > 0 else "useless"), "gene_mean"
 
 
-def _reason(word: Word, against: str, change: Gain, sign: int) -> str:
+def _reason(word: Word, against: str, change: Gain, sign: int, *, invented: bool) -> str:
     percent = abs(100 * change.relative)
     size = f"{percent:,.0f} %" if percent >= 10 else f"{percent:.2g} %"
     said = f"{size} {'better' if sign > 0 else 'worse'}" if sign else "no better"
-    also = ", and signals appear where there are none" if (word, against) == ("harmful", "gene_mean") else ""
+    told = invented and word == "harmful" and (against == "gene_mean" or (against == "own_counts" and sign == 0))
+    also = ", and signals appear where there are none" if told else ""
     advice = "" if word == "helps" else " Use the counts as they are."
     return f"{_STARTS[word]}: held-out data are foretold {said} than by {_SIMPLER[against]}{also}.{advice}"
