@@ -241,7 +241,7 @@ def test_the_command_line_says_what_it_chose_and_how_good_it_is(counts, tmp_path
         ({"estimand": "expected", "objective": "counts"}, "estimand='expected' has no effect with objective='counts'"),
         ({"genes": ["HES4", "no gene"]}, "1 of 2 names in genes= are not in the data (e.g. 'no gene'"),
         ({"genes": ["HES4"], "n_top_genes": 5}, "both genes= and n_top_genes=5"),
-        ({"batch_key": "run"}, "there is no column 'run' in obs for batch_key="),
+        ({"batch_key": "run"}, "there is no column 'run' in obs (batch_key); its columns are"),
         ({"batch_key": "alone"}, "1 of 3 batches have a single cell (e.g. 'c')"),
         ({"as_batch": "a"}, "as_batch='a' has no effect on a model trained without batches"),
         ({"objective": "masked", "scale": "expected_log1p"}, "scale='expected_log1p' is for objective='counts'"),

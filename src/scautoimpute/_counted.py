@@ -143,7 +143,7 @@ def counted_as(adata: "AnnData", recipe: dict[str, Any], *, layer: str | None = 
     refuse_fractions(x)
     alignment = align_genes(recipe["genes"], adata.var_names, share_G=model_shares(recipe))
     if alignment.n_missing:
-        warnings.warn(alignment.in_words(), stacklevel=5)
+        warnings.warn(alignment.in_words(), stacklevel=4)
     library_N = library_of(x)
     report_empty(library_N == 0, reference=False, stacklevel=4)
     facts = {

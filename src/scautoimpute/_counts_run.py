@@ -91,7 +91,7 @@ def batch_labels(obs: Any, batch_key: str | None) -> "NDArray[Any] | None":
         return None
     if batch_key not in obs:
         columns = ", ".join(map(repr, list(obs)[:20])) or "none"
-        msg = f"there is no column {batch_key!r} in obs for batch_key=; its columns are {columns}: give one of them"
+        msg = f"there is no column {batch_key!r} in obs (batch_key); its columns are {columns}: give one of them"
         raise ValueError(msg)
     labels: NDArray[Any] = np.asarray(obs[batch_key])
     return labels

@@ -120,6 +120,7 @@ class MaskedRun:
             genes=self.cells.var_names[alignment.positions_P],
             choices=self.recipe.choices(self.layer, facts),
             alignment=alignment,
+            more={"objective_reason": "as the model was trained"},
             **self.options,
         )
         modelled = np.isin(np.arange(self.cells.n_vars), alignment.positions_P)

@@ -138,9 +138,9 @@ def processed_as(adata: "AnnData", recipe: dict[str, Any], *, layer: str | None 
     refuse_transposed(adata)
     x = checked_counts(adata, layer)
     refuse_logs(x, flagged="log1p" in adata.uns and layer is None)
-    fitted = FittedRecipe.to(adata.var_names, recipe, stacklevel=5)
+    fitted = FittedRecipe.to(adata.var_names, recipe, stacklevel=6)
     log2, size_factor, is_empty = fitted.process(x)
-    report_empty(is_empty, reference=False, stacklevel=4)
+    report_empty(is_empty, reference=False, stacklevel=5)
     facts = {"n_cells": x.shape[0], "n_empty_cells": int(is_empty.sum()), **gene_counts(x, fitted.kept)}
     return Processed(
         log2,

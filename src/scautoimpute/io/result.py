@@ -59,8 +59,8 @@ class StoredResult:
     ) -> None:
         self.check = check
         self.root, self.cells, self.key, self.is_sparse = root, cells, key, is_sparse
-        names = [key, f"{key}_sd"] if with_sd else [key]
-        replaced = {"layers": set(names), "obsm": {_EMBEDDING}, "uns": {key}}
+        keys = [key, f"{key}_sd"] if with_sd else [key]
+        replaced = {"layers": set(keys), "obsm": {_EMBEDDING}, "uns": {key}}
         copy_members(cells.root, root, paths=(cells.path, path), but=replaced)
         for name in ("layers", "obsm", "uns"):
             if name not in root:
@@ -68,8 +68,8 @@ class StoredResult:
         for frame in cells.renamed:
             names = cells.var_names if frame == "var" else cells.cell_names(slice(None))
             _replace(root[frame], root[frame].attrs["_index"], names.to_numpy())
-        self.layers = [self._new_layer(root["layers"], name) for name in names]
-        self.n_rows, self.n_entries = 0, [0 for _ in names]
+        self.layers = [self._new_layer(root["layers"], name) for name in keys]
+        self.n_rows, self.n_entries = 0, [0 for _ in keys]
         self.embedding: Any = None
 
     def append(self, layer: Any, embedding: "NDArray[np.float32]", sd: Any = None) -> None:
