@@ -348,16 +348,19 @@ def finish(process, folder):
     return process.exitcode, [line for line in lines if line.strip() and "%|" not in line]
 
 
-@pytest.fixture(scope="module")
-def reference(tmp_path_factory):
-    """Folder of the run that was never stopped, and how many seconds it took."""
-    folder = tmp_path_factory.mktemp("reference")
+def never_stopped(folder, *more):
+    """Run in `folder` without a stop; return it, and how many seconds that took."""
     adata = simulate(n_cells=200, n_genes=150, random_state=0)
     anndata.AnnData(adata.X, obs=adata.obs, var=adata.var).write_h5ad(folder / "cells.h5ad")
-    code, said = finish(start(folder, "--resume"), folder)
+    code, said = finish(start(folder, "--resume", *more), folder)
     assert code == 0, said
     assert said[0] == "there is no interrupted run to go on with: this run starts from the beginning"
     return folder, float(re.search(r"time, peak memory +([\d.]+) s", "\n".join(said))[1])
+
+
+@pytest.fixture(scope="module")
+def reference(tmp_path_factory):
+    return never_stopped(tmp_path_factory.mktemp("reference"))
 
 
 @pytest.fixture
@@ -378,11 +381,11 @@ def wait_for(folder, pattern, process):
         time.sleep(0.0005)
 
 
-def stop_at_random(folder, reference, n_stops, rng):
+def stop_at_random(folder, reference, n_stops, rng, *more):
     """Stop as many runs, each going on with the one before; a run that was finished is begun anew."""
     signals = [signal.SIGKILL, signal.SIGTERM, signal.SIGINT]
     for index in range(n_stops):
-        process = start(folder, "--resume", "--overwrite")
+        process = start(folder, "--resume", "--overwrite", *more)
         wait_for(folder, "said", process)
         process.join(rng.uniform(0, 1.1) * reference[1])
         if process.is_alive():
@@ -395,7 +398,7 @@ def stop_at_random(folder, reference, n_stops, rng):
         if process.exitcode == 0:
             (folder / "out.h5ad").unlink()
             (folder / "model").unlink()
-    code, said = finish(start(folder, "--resume", "--overwrite"), folder)
+    code, said = finish(start(folder, "--resume", "--overwrite", *more), folder)
     assert code == 0, said
     assert_complete(folder, reference)
 
@@ -412,6 +415,20 @@ def test_three_stops_at_random(folder, reference):
 @pytest.mark.slow
 def test_twenty_stops_at_random(folder, reference):
     stop_at_random(folder, reference, 20, np.random.default_rng())
+
+
+OF_COUNTS = ["--objective", "counts"]  # the last one given is what counts
+
+
+def test_three_stops_at_random_of_counts(folder, tmp_path_factory):
+    reference = never_stopped(tmp_path_factory.mktemp("counts"), *OF_COUNTS)
+    stop_at_random(folder, reference, 3, np.random.default_rng(), *OF_COUNTS)
+
+
+@pytest.mark.slow
+def test_twenty_stops_at_random_of_counts(folder, tmp_path_factory):
+    reference = never_stopped(tmp_path_factory.mktemp("counts"), *OF_COUNTS)
+    stop_at_random(folder, reference, 20, np.random.default_rng(), *OF_COUNTS)
 
 
 def test_killed_while_writing(folder, reference):
