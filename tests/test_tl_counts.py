@@ -47,11 +47,11 @@ def dense(matrix):
 def test_the_data_choose_the_objective_and_the_record_says_why(counts):
     assert objective_for(counts).objective == "counts"
     reads = AnnData(sparse.csr_matrix(dense(counts.X) * 3000))
-    assert objective_for(reads) == ("masked", "counts of reads: a tenth of those above zero exceed 15,000")
+    assert objective_for(reads) == ("masked", "counts of reads: a tenth of those above zero exceed 15,000", "expected")
     assert objective_for(AnnData(dense(counts.X) + 0.5)).objective == "masked"
     assert objective_for(counts, preset="paper").objective == "masked"
     assert objective_for(counts, estimand="detected").objective == "masked"
-    assert objective_for(reads, objective="counts") == ("counts", "as asked")
+    assert objective_for(reads, objective="counts") == ("counts", "as asked", None)
     adata = counts.copy()
     sai.tl.autoimpute(adata, model=AutoImpute("counts", **QUICK))
     assert adata.uns["imputed"]["objective"] == "counts"
@@ -203,6 +203,29 @@ def test_data_that_lack_genes_of_the_model_keep_their_library(counts, model):
     with pytest.warns(UserWarning, match="60 of the model's"):
         sai.tl.autoimpute(part, model=model, scale="counts")
     np.testing.assert_allclose(part.layers["imputed"].sum(1), dense(part.X).sum(1), rtol=1e-4)
+
+
+@pytest.mark.parametrize("suffix", [".h5ad", ".zarr"])
+def test_standard_deviations_of_an_earlier_run_do_not_stay(suffix, counts, model, tmp_path):
+    """They would be taken for those of the layer beside them."""
+    adata = counts.copy()
+    adata.layers["imputed_sd"] = counts.X.copy()  # of the user, not of a run
+    sai.tl.autoimpute(adata, model=model)
+    assert "imputed_sd" in adata.layers
+    sai.tl.autoimpute(adata, model=model, posterior_sd=True)
+    source, output = tmp_path / f"in{suffix}", tmp_path / f"out{suffix}"
+    sai.write(adata, source)
+    sai.impute_file(source, output=output, model=model, scale="cp10k")
+    sai.tl.autoimpute(adata, model=model, scale="cp10k")
+    assert "imputed_sd" not in adata.layers
+    assert "imputed_sd" not in sai.read(output).layers
+
+
+def test_counts_are_not_overwritten_with_standard_deviations(counts, model):
+    adata = counts.copy()
+    adata.layers["imputed_sd"] = adata.X
+    with pytest.raises(ValueError, match="key_added='imputed' would overwrite the layer 'imputed_sd'"):
+        sai.tl.autoimpute(adata, layer="imputed_sd", model=model, posterior_sd=True)
 
 
 def run(*arguments):
