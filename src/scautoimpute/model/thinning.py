@@ -47,7 +47,8 @@ def _thin_small(values_Z: NDArray[Any], share_Z: NDArray[Any], rng: np.random.Ge
     n_molecules_Z = np.where(values_Z <= LARGEST_COUNTED, values_Z, 0).astype(np.int64)
     kept = rng.random(int(n_molecules_Z.sum()), dtype=np.float32) < np.repeat(share_Z.astype(np.float32), n_molecules_Z)
     before_Z = np.concatenate([[0], np.cumsum(kept)])[np.concatenate([[0], np.cumsum(n_molecules_Z)])]
-    return np.diff(before_Z)
+    thinned_Z: NDArray[np.intp] = np.diff(before_Z)
+    return thinned_Z
 
 
 def split_molecules(
