@@ -228,6 +228,17 @@ def test_counts_are_not_overwritten_with_standard_deviations(counts, model):
         sai.tl.autoimpute(adata, layer="imputed_sd", model=model, posterior_sd=True)
 
 
+def test_a_table_has_no_place_for_standard_deviations(counts, model, tmp_path):
+    counts.write_h5ad(tmp_path / "in.h5ad")
+    said = "'out.csv.gz' holds one matrix, so there is no place for standard deviations"
+    with pytest.raises(ValueError, match=said):
+        sai.impute_file(tmp_path / "in.h5ad", output=tmp_path / "out.csv.gz", model=model, posterior_sd=True)
+    result = run("impute", tmp_path / "in.h5ad", "-o", tmp_path / "out.csv.gz", "--sd")
+    assert result.exit_code == 1
+    assert said in result.output
+    assert not (tmp_path / "out.csv.gz").exists()
+
+
 def run(*arguments):
     return CliRunner().invoke(app, [str(argument) for argument in arguments])
 
