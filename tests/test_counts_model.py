@@ -1,8 +1,10 @@
 """The counts objective: thinning, gradients, the empirical-Bayes step, weights, what training may not see, and disk."""
 
 import re
+import tracemalloc
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from scipy import integrate, optimize, sparse, stats
@@ -12,7 +14,7 @@ from scautoimpute import AutoImpute
 from scautoimpute._umi import umi_like
 from scautoimpute.errors import CheckpointError
 from scautoimpute.model import checkpoint as checkpoint_module
-from scautoimpute.model import counts_fit
+from scautoimpute.model import counts_fit, thinning
 from scautoimpute.model.checkpoint import Checkpoint
 from scautoimpute.model.counts_inputs import CountsEncoding, batch_frequencies
 from scautoimpute.model.counts_network import Rows, Workspace, hidden_layer, log_shares, multinomial_loss
@@ -69,6 +71,18 @@ def test_thinning_takes_each_molecule_once(counts):
     assert taken.sum() / x.sum() == pytest.approx(0.25, abs=0.02)
     assert thin_values(x.data, np.ones(x.nnz), np.random.default_rng(0)).tolist() == x.data.tolist()
     assert not thin_values(x.data, np.zeros(x.nnz), np.random.default_rng(0)).any()
+
+
+def test_thinning_takes_little_memory_and_blocks_do_not_show(monkeypatch):
+    values_Z = np.random.default_rng(0).geometric(0.15, 500_000).astype(np.float32)
+    tracemalloc.start()
+    drawn = thin_values(values_Z, np.full(values_Z.size, 0.3), np.random.default_rng(1))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 35e6  # all molecules at once take 45 MB
+    monkeypatch.setattr(thinning, "VALUES_AT_A_TIME", 999)
+    again = thin_values(values_Z, np.full(values_Z.size, 0.3), np.random.default_rng(1))
+    assert drawn.tobytes() == again.tobytes()
 
 
 # -------------------------------------------------------------------------------------------------- loss and gradients
@@ -251,6 +265,27 @@ def fitted(x, rng=3, folder=None, on_epoch=lambda _: None, **chosen):
     )
 
 
+def test_cells_of_which_nothing_is_left_to_see_are_not_scored():
+    """Of them no molecule is expected, so that each would add 2·ln 1e30 to the deviance of whatever is scored."""
+    x, rng = made_counts(160), np.random.default_rng(0)
+    x[80:] = 0
+    x[np.arange(80, 160), rng.integers(6, 40, 80)] = 1
+    scores = fitted(x, held_out_share=0.5)[1]
+    deep = made_counts(160)[:80]
+    assert scores["gene_mean"]["deviance"] < 1.5 * fitted(deep, held_out_share=0.5)[1]["gene_mean"]["deviance"]
+
+
+def test_too_few_molecules_are_refused_in_a_line():
+    one_each = np.eye(40)[np.arange(240) % 40]
+    for x, part in (
+        (made_counts(12, depth=0.2), "at least 200 are needed, of which a part is held out"),
+        (one_each, "leave nothing to score on: no cell has both"),
+    ):
+        with pytest.raises(ValueError, match=part) as caught:
+            AutoImpute("counts", hidden=4, max_epochs=2).fit(x)
+        assert "\n" not in str(caught.value)
+
+
 def test_held_out_molecules_are_never_seen_in_training(counts, monkeypatch):
     """Moving the weighing molecules to other genes changes weights and scores, and not a bit of the network."""
     split = counts_fit.split_molecules
@@ -343,8 +378,6 @@ def test_the_same_seed_gives_the_same_bytes(counts):
 
 
 def test_permuted_genes_come_back_permuted(trained, counts):
-    import pandas as pd
-
     names = [f"gene{i}" for i in range(40)]
     frame = pd.DataFrame(counts, columns=names)
     model = AutoImpute("counts", hidden=4, max_epochs=3).fit(frame)
@@ -375,6 +408,7 @@ def test_cells_are_imputed_for_their_own_batch_or_a_named_one(two_batches):
     error = {name: np.abs(np.log(share[name][~in_a] / share["truth"][~in_a])).mean() for name in ("own", "as")}
     assert error["as"] < 0.6 * error["own"]
     assert model.embed(x, batch=batch).shape == (180, 8)
+    np.testing.assert_allclose(as_a.sum(1), x.sum(1), rtol=1e-5)  # as many molecules, whatever the batch
 
 
 BAD_BATCHES = {
@@ -466,6 +500,15 @@ def test_molecules_are_told_from_reads(name, shared_data):
 
 
 # ------------------------------------------------------------------------------------------------------ disk, resuming
+
+
+def test_a_model_of_genes_that_cannot_be_told_apart_is_not_saved(counts, tmp_path):
+    """It could not be read again: that is said before the training is lost."""
+    frame = pd.DataFrame(counts, columns=[f"gene{i // 2}" for i in range(40)])
+    model = AutoImpute("counts", hidden=4, max_epochs=2).fit(frame)
+    with pytest.raises(ValueError, match=r"gene names repeat \(e\.g\. 'gene0'\)"):
+        model.save(tmp_path / "model")
+    assert not any(tmp_path.iterdir())
 
 
 def test_a_saved_model_gives_the_same_bytes(trained, counts, tmp_path):

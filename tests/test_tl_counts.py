@@ -47,11 +47,11 @@ def dense(matrix):
 def test_the_data_choose_the_objective_and_the_record_says_why(counts):
     assert objective_for(counts).objective == "counts"
     reads = AnnData(sparse.csr_matrix(dense(counts.X) * 3000))
-    assert objective_for(reads) == ("masked", "counts of reads: a tenth of those above zero exceed 15,000")
+    assert objective_for(reads) == ("masked", "counts of reads: a tenth of those above zero exceed 15,000", "expected")
     assert objective_for(AnnData(dense(counts.X) + 0.5)).objective == "masked"
     assert objective_for(counts, preset="paper").objective == "masked"
     assert objective_for(counts, estimand="detected").objective == "masked"
-    assert objective_for(reads, objective="counts") == ("counts", "as asked")
+    assert objective_for(reads, objective="counts") == ("counts", "as asked", None)
     adata = counts.copy()
     sai.tl.autoimpute(adata, model=AutoImpute("counts", **QUICK))
     assert adata.uns["imputed"]["objective"] == "counts"
@@ -205,6 +205,40 @@ def test_data_that_lack_genes_of_the_model_keep_their_library(counts, model):
     np.testing.assert_allclose(part.layers["imputed"].sum(1), dense(part.X).sum(1), rtol=1e-4)
 
 
+@pytest.mark.parametrize("suffix", [".h5ad", ".zarr"])
+def test_standard_deviations_of_an_earlier_run_do_not_stay(suffix, counts, model, tmp_path):
+    """They would be taken for those of the layer beside them."""
+    adata = counts.copy()
+    adata.layers["imputed_sd"] = counts.X.copy()  # of the user, not of a run
+    sai.tl.autoimpute(adata, model=model)
+    assert "imputed_sd" in adata.layers
+    sai.tl.autoimpute(adata, model=model, posterior_sd=True)
+    source, output = tmp_path / f"in{suffix}", tmp_path / f"out{suffix}"
+    sai.write(adata, source)
+    sai.impute_file(source, output=output, model=model, scale="cp10k")
+    sai.tl.autoimpute(adata, model=model, scale="cp10k")
+    assert "imputed_sd" not in adata.layers
+    assert "imputed_sd" not in sai.read(output).layers
+
+
+def test_counts_are_not_overwritten_with_standard_deviations(counts, model):
+    adata = counts.copy()
+    adata.layers["imputed_sd"] = adata.X
+    with pytest.raises(ValueError, match="key_added='imputed' would overwrite the layer 'imputed_sd'"):
+        sai.tl.autoimpute(adata, layer="imputed_sd", model=model, posterior_sd=True)
+
+
+def test_a_table_has_no_place_for_standard_deviations(counts, model, tmp_path):
+    counts.write_h5ad(tmp_path / "in.h5ad")
+    said = "'out.csv.gz' holds one matrix, so there is no place for standard deviations"
+    with pytest.raises(ValueError, match=said):
+        sai.impute_file(tmp_path / "in.h5ad", output=tmp_path / "out.csv.gz", model=model, posterior_sd=True)
+    result = run("impute", tmp_path / "in.h5ad", "-o", tmp_path / "out.csv.gz", "--sd")
+    assert result.exit_code == 1
+    assert said in result.output
+    assert not (tmp_path / "out.csv.gz").exists()
+
+
 def run(*arguments):
     return CliRunner().invoke(app, [str(argument) for argument in arguments])
 
@@ -236,6 +270,9 @@ def test_the_command_line_says_what_it_chose_and_how_good_it_is(counts, tmp_path
         ({"scale": "log2"}, "scale='log2' is not for objective='counts'"),
         ({"depth": 500.0}, "depth= has no effect with scale='log1p'"),
         ({"scale": "expected_log1p", "depth": -1.0}, "is no number of molecules"),
+        ({"scale": "expected_log1p", "depth": np.inf}, "depth=inf is no number of molecules: give a finite one"),
+        ({"scale": "expected_log1p", "depth": "deep"}, "depth='deep' is no number of molecules"),
+        ({"scale": "expected_log1p", "depth": np.zeros(240)}, "240 of 240 values of depth= are no numbers"),
         ({"scale": "expected_log1p", "depth": np.ones(3)}, "give one number, or one for each cell"),
         ({"keep_observed": True}, "keep_observed=True has no meaning"),
         ({"estimand": "expected", "objective": "counts"}, "estimand='expected' has no effect with objective='counts'"),

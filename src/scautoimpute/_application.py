@@ -87,6 +87,9 @@ def check_key(key_added: str, layer: str | None) -> None:
     if key_added == layer:
         msg = f"key_added={key_added!r} is the layer that holds the counts, which would be lost: give another name"
         raise ValueError(msg)
+    if layer == f"{key_added}_sd":
+        msg = f"key_added={key_added!r} would overwrite the layer {layer!r}, which holds the counts: give another name"
+        raise ValueError(msg)
     if not key_added or "/" in key_added:
         msg = f"key_added={key_added!r} cannot be the name of a layer: give one that is not empty and has no '/'"
         raise ValueError(msg)

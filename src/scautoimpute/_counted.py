@@ -17,7 +17,7 @@ from ._alignment import Alignment, align_genes
 from ._counts import checked_counts, median_normalised, report_empty
 from ._genes import Flavor, FloatArray, IntArray, TopGenes, top_genes
 from ._recipe import MIN_CELLS, gene_counts, model_shares, selection_choices
-from ._training_report import refuse_too_few
+from ._training_report import refuse_few_molecules
 from ._umi import molecules, refuse_fractions, refuse_reads
 from .io.checks import refuse_transposed
 
@@ -27,8 +27,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 __all__ = ["Counted", "counted_as", "counted_matrix", "library_of", "size_factors"]
-
-FEWEST_MOLECULES = 200  # of which 5 % are held out, half to stop by and half to weigh by
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +109,8 @@ def counted_matrix(
     if n_top_genes is not None and genes is not None:
         msg = f"both genes= and n_top_genes={n_top_genes!r} were given: give one of them"
         raise ValueError(msg)
-    _refuse_few_molecules(x)
+    _refuse_few_cells(x)
+    refuse_few_molecules(x)
     normalised, _, facts = median_normalised(x, reference=False)
     seen = np.flatnonzero(np.bincount(x.indices, minlength=x.shape[1]))
     if genes is None:
@@ -157,19 +156,11 @@ def counted_as(adata: "AnnData", recipe: dict[str, Any], *, layer: str | None = 
     return Counted(aligned, alignment.positions_P, share_P, library_N, recipe["median_total"], choices, alignment)
 
 
-def _refuse_few_molecules(x: sparse.csr_array) -> None:
-    """Refuse so few cells that they show no structure, or molecules that next to none would be held out to judge it."""
+def _refuse_few_cells(x: sparse.csr_array) -> None:
+    """Refuse so few cells that they show no structure."""
     if x.shape[0] < MIN_CELLS:
         found = f"found {x.shape[0]} cell{'s' * (x.shape[0] != 1)}"
         msg = f"{found}; structure is what differs between cells: give more, at least {MIN_CELLS}, 30 or better 100"
-        raise ValueError(msg)
-    refuse_too_few(x)
-    n_molecules = int(x.sum(dtype=np.float64))
-    if n_molecules < FEWEST_MOLECULES:
-        msg = (
-            f"{n_molecules} molecules in {x.shape[0]} cells × {x.shape[1]} genes: at least {FEWEST_MOLECULES} are "
-            "needed, of which a part is held out; give more cells or genes"
-        )
         raise ValueError(msg)
 
 

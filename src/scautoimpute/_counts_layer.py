@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from scipy import sparse
 
-from ._application import spread
+from ._application import spread, zeros_filled
 from ._counts_scales import from_counts, sd_from_counts
 
 if TYPE_CHECKING:
@@ -88,12 +88,10 @@ class CountsOutput:
         parts = list(self._modelled(x, batches, library_B, depth_B))
         values_BP, sd_BP = (np.concatenate([part[i] for part in parts]) for i in (0, 1))
         present = x if self.columns_P.size == x.shape[1] else x[:, self.columns_P]
-        n_zeros = int(np.prod(present.shape)) - present.nnz
-        n_filled = int(np.count_nonzero(values_BP)) - int(np.count_nonzero(values_BP[present.nonzero()]))
         others = self._others(counts, library_B)
         layer = self._spread(values_BP, others)
         sd = self._spread(sd_BP, sparse.csr_array(counts.shape, dtype=np.float32)) if self.with_sd else None
-        return Rows(layer, sd, n_zeros, n_filled)
+        return Rows(layer, sd, *zeros_filled(present, values_BP))
 
     def _modelled(
         self, x: sparse.csr_array, batches: Batches, library_B: "FloatArray", depth_B: Any

@@ -35,8 +35,15 @@ def check_counts_scale(scale: str, depth: Any) -> None:
     if scale != "expected_log1p":
         msg = f"depth= has no effect with scale={scale!r}: leave it out, or choose scale='expected_log1p'"
         raise ValueError(msg)
-    if not np.all(np.asarray(depth, dtype=np.float64) > 0):
-        msg = f"depth={depth!r} is no number of molecules: give one above 0, or one for each cell"
+    try:
+        depth_N = np.asarray(depth, dtype=np.float64).ravel()
+    except (TypeError, ValueError):
+        depth_N = np.full(1, np.nan)
+    bad_N = ~(np.isfinite(depth_N) & (depth_N > 0))
+    if bad_N.any():
+        found = f"depth={depth!r}" if np.ndim(depth) == 0 else f"{int(bad_N.sum())} of {bad_N.size} values of depth="
+        what = "is no number of molecules" if np.ndim(depth) == 0 else "are no numbers of molecules"
+        msg = f"{found} {what}: give a finite one above 0, or one for each cell"
         raise ValueError(msg)
 
 

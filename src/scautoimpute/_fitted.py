@@ -1,5 +1,6 @@
 """What a trained estimator is, besides its tensors: as plain values for a file, and in names for a reader."""
 
+from collections import Counter
 from numbers import Integral
 from typing import TYPE_CHECKING, Any
 
@@ -35,7 +36,14 @@ def named_weights(model: "MaskedModel | PaperModel | CountsModel") -> dict[str, 
 
 
 def description_of(estimator: "AutoImpute") -> dict[str, Any]:
-    """Plain values to write beside the tensors."""
+    """Plain values to write beside the tensors.
+
+    Raises
+    ------
+    ValueError
+        If names of genes repeat, by which no genes of other data could be found.
+    """
+    _refuse_repeated(estimator.genes_)
     seed = estimator.random_state
     return {
         "random_state": int(seed) if isinstance(seed, Integral) else None,
@@ -43,6 +51,16 @@ def description_of(estimator: "AutoImpute") -> dict[str, Any]:
         "history": estimator.history_.to_dict(orient="split", index=False),
         **{name: getattr(estimator, attribute) for name, attribute in _AS_THEY_ARE.items()},
     }
+
+
+def _refuse_repeated(genes: list[str] | None) -> None:
+    if genes is not None and len(set(genes)) < len(genes):
+        repeated = next(name for name, n in Counter(genes).items() if n > 1)
+        msg = (
+            f"gene names repeat (e.g. {repeated!r}), so a saved model could not find its genes in other data: "
+            "make them unique (adata.var_names_make_unique()) and train again"
+        )
+        raise ValueError(msg)
 
 
 def restore(estimator: "AutoImpute", description: dict[str, Any]) -> None:

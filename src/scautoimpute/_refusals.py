@@ -1,12 +1,15 @@
 """What has no effect, or no meaning, with one of the objectives."""
 
+from pathlib import Path
 from typing import Any
 
 from ._counts_scales import check_counts_scale
 from ._estimand import check_estimand
 from .scales import check_masked_scale
 
-__all__ = ["refuse_for_counts", "refuse_for_masked"]
+__all__ = ["refuse_for_counts", "refuse_for_masked", "refuse_sd_in_text"]
+
+_WITH_LAYERS = (".h5ad", ".zarr", ".loom")
 
 
 def refuse_for_counts(scale: str, depth: Any, keep_observed: bool | None, estimand: str | None) -> None:
@@ -30,3 +33,13 @@ def refuse_for_masked(scale: str, depth: Any, of_counts: dict[str, Any]) -> None
                 f"{name}= is for objective='counts' and has no effect with 'masked': leave it out, or choose the former"
             )
             raise ValueError(msg)
+
+
+def refuse_sd_in_text(output: Path, posterior_sd: bool) -> None:
+    """Refuse a file that has no place for standard deviations beside the layer."""
+    if posterior_sd and not output.name.lower().endswith(_WITH_LAYERS):
+        msg = (
+            f"{output.name!r} holds one matrix, so there is no place for standard deviations: write "
+            f"{', '.join(_WITH_LAYERS[:-1])} or {_WITH_LAYERS[-1]}, or leave them out"
+        )
+        raise ValueError(msg)

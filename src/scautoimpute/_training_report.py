@@ -3,7 +3,11 @@
 import warnings
 from typing import Any
 
-__all__ = ["refuse_too_few", "report_training"]
+import numpy as np
+
+__all__ = ["refuse_few_molecules", "refuse_too_few", "report_training"]
+
+FEWEST_MOLECULES = 200  # of which 5 % are held out, half to stop by and half to weigh by
 
 # What is scored, how it is called, and the floors that must be beaten
 _SCORES = {"rmse": ("RMSE", ("gene_mean", "gene_cell_bias")), "deviance": ("deviance", ("gene_mean", "no_imputation"))}
@@ -15,6 +19,18 @@ def refuse_too_few(x: Any) -> None:
         msg = (
             f"{x.nnz} observed entries in {x.shape[0]} cells × {x.shape[1]} genes: at least 10 in 2 × 2 are "
             "needed; give more cells or genes"
+        )
+        raise ValueError(msg)
+
+
+def refuse_few_molecules(x: Any) -> None:
+    """Refuse counts of which next to none would be held out to judge a training by."""
+    refuse_too_few(x)
+    n_molecules = int(x.sum(dtype=np.float64))
+    if n_molecules < FEWEST_MOLECULES:
+        msg = (
+            f"{n_molecules} molecules in {x.shape[0]} cells × {x.shape[1]} genes: at least {FEWEST_MOLECULES} are "
+            "needed, of which a part is held out; give more cells or genes"
         )
         raise ValueError(msg)
 

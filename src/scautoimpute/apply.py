@@ -10,7 +10,7 @@ from ._counts_stream import CountsRun
 from ._estimand import keeps_observed
 from ._masked_stream import MaskedRun
 from ._recipe import FittedRecipe
-from ._refusals import refuse_for_counts, refuse_for_masked
+from ._refusals import refuse_for_counts, refuse_for_masked, refuse_sd_in_text
 from .autoimpute import AutoImpute
 from .io import check_writable, read, refuse_transposed, write
 from .io.complete import complete_or_absent
@@ -75,7 +75,7 @@ def impute_file(
         Fill only the zeros (True), or replace observed values by their estimates too (False); by default as
         `scautoimpute.tl.autoimpute` does.
     posterior_sd
-        Also give the standard deviations; `objective="counts"` only. Text has no place for them.
+        Also give the standard deviations; `objective="counts"` only, and not in text, which holds one matrix.
     key_added
         Name of the new layer, and of the record in `uns`; what had these names is replaced.
     transpose
@@ -116,6 +116,7 @@ def impute_file(
     check_key(key_added, layer)
     source, output = Path(source).expanduser(), Path(output).expanduser()
     check_writable(output, overwrite=overwrite)
+    refuse_sd_in_text(output, posterior_sd)
     estimator = model if isinstance(model, AutoImpute) else AutoImpute.load(model)
     recipe_of(estimator)  # refuses a model that cannot be applied, before anything is read
     with cells_of(source, output=output, transpose=transpose) as cells:

@@ -12,7 +12,7 @@ from ._fitted import description_of, named_weights, restore
 from ._masked_estimates import cell_blocks, impute_block
 from ._recipe import model_shares
 from ._seed import generator_of
-from ._training_report import refuse_too_few, report_training
+from ._training_report import refuse_few_molecules, refuse_too_few, report_training
 from ._umi import counts_and_genes
 from .errors import NotFittedError
 from .io.matrix import as_observed
@@ -202,7 +202,7 @@ class AutoImpute:
 
         refuse_batches(batch, self.settings.objective)
         batch_N, names = learned_batches(batch, x.shape[0])
-        refuse_too_few(x)
+        (refuse_few_molecules if self._of_counts else refuse_too_few)(x)
         device = resolve_device(self.device)
         seed, rng = self.random_state, generator_of(self.random_state)
         told = {"x": x, "settings": self.settings, "random_state": seed, "device": device}

@@ -114,6 +114,7 @@ def autoimpute(
     ``adata.layers[key_added + "_sd"]``
         With `posterior_sd`, on the same scale, on log scales to first order (also for `"expected_log1p"`); zero for
         genes that were not modelled. It tells how uncertain the estimate is; a new count would scatter beyond it.
+        Without `posterior_sd`, those of an earlier run of the same `key_added` are removed.
     ``adata.var["autoimpute_modelled"]``
         Which genes were modelled.
     ``adata.obsm["X_autoimpute"]``
@@ -172,6 +173,7 @@ def autoimpute(
         raise ValueError(msg)
     selection = {"layer": layer, "flavor": flavor, "scale": scale, "key_added": key_added, "checkpoint": checkpoint}
     selection["reason"] = chosen.reason
+    had_before = key_added in adata.uns
     of_counts = {"genes": genes, "batch_key": batch_key, "as_batch": as_batch, "posterior_sd": posterior_sd}
     if chosen.objective == "counts":
         refuse_for_counts(scale, depth, keep_observed, estimand)
@@ -181,6 +183,8 @@ def autoimpute(
         estimand = estimand or estimator.estimand
         keep = {"keep_observed": keeps_observed(keep_observed, estimand), "estimand": estimand}
         impute_masked(adata, estimator, n_top_genes=1000 if n_top_genes is None else n_top_genes, **keep, **selection)  # type: ignore[arg-type]
+    if had_before and not posterior_sd:
+        adata.layers.pop(f"{key_added}_sd", None)  # of the layer that was replaced
     return adata if copy else None
 
 

@@ -113,6 +113,7 @@ def impute(
 ) -> None:
     """Impute IN and write the result to OUT: scautoimpute impute cells.h5ad -o imputed.h5ad."""
     with one_line_errors():
+        from .._refusals import refuse_sd_in_text
         from ..io import check_writable
 
         started = time.perf_counter()
@@ -139,6 +140,7 @@ def impute(
         )
         named = gene_names(genes)
         check_writable(output, overwrite=overwrite)
+        refuse_sd_in_text(output, sd)
         reporting = Reporting(report_path, labels, compare or [], seed or 0)
         reporting.check(source, output, model, from_model, overwrite=overwrite)
         files: dict[str, Any] = {"output": output, "overwrite": overwrite, "transpose": transpose}

@@ -60,7 +60,8 @@ class StoredResult:
         self.check = check
         self.root, self.cells, self.key, self.is_sparse = root, cells, key, is_sparse
         keys = [key, f"{key}_sd"] if with_sd else [key]
-        replaced = {"layers": set(keys), "obsm": {_EMBEDDING}, "uns": {key}}
+        outdated = {f"{key}_sd"} if key in cells.uns else set()  # of the layer that is replaced
+        replaced = {"layers": {*keys} | outdated, "obsm": {_EMBEDDING}, "uns": {key}}
         copy_members(cells.root, root, paths=(cells.path, path), but=replaced)
         for name in ("layers", "obsm", "uns"):
             if name not in root:

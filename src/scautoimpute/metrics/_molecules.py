@@ -38,7 +38,7 @@ def thinned(counts: Any, share: float | FloatArray, rng: np.random.Generator) ->
     Given the rates, Poisson counts split this way are independent (Neufeld et al., Biostatistics 25:270, 2024).
     """
     held_out, kept = counts.copy(), counts.copy()
-    held_out.data = rng.binomial(counts.data.astype(np.int64), share).astype(np.float64)
+    held_out.data = rng.binomial(counts.data.astype(np.int64), share).astype(counts.dtype)
     kept.data = counts.data - held_out.data
     held_out.eliminate_zeros()
     kept.eliminate_zeros()

@@ -8,12 +8,12 @@ none by smoothing away what differs between cells. Shapes: cells × genes throug
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy import sparse
 from scipy.special import gammaln
 
 from .._seed import generator_of
 from ._matrices import Floats, check_counts, check_rates, check_shapes, csr_blocks, dense_blocks
+from ._molecules import thinned
 
 __all__ = [
     "gene_frequencies",
@@ -70,14 +70,7 @@ def thin(counts: Any, *, share: float, random_state: int | np.random.Generator) 
 
 def _thin_block(block: Any, share: float, rng: np.random.Generator) -> tuple[Any, Any]:
     check_counts(block)
-    drawn = rng.binomial(block.data.astype(np.int64), share).astype(block.dtype)
-    return _with_values(block, block.data - drawn), _with_values(block, drawn)
-
-
-def _with_values(block: Any, values: NDArray[Any]) -> Any:
-    made = sparse.csr_array((values, block.indices.copy(), block.indptr.copy()), shape=block.shape)
-    made.eliminate_zeros()
-    return made
+    return thinned(block, share, rng)
 
 
 def poisson_deviance(held_out: Any, expected: Any) -> float:

@@ -19,7 +19,7 @@ from torch import Tensor
 from ..io.matrix import row_blocks
 from ..progress import progress_bar
 from .counts_inputs import CountsEncoding
-from .counts_network import as_array, hidden_layer, log_shares, offsets, product_type
+from .counts_network import SMALLEST_SHARE, as_array, hidden_layer, log_shares, offsets, product_type
 from .dispersion import gamma_posterior
 from .network import Autoencoder
 
@@ -85,13 +85,14 @@ class CountsModel:
         own, other = self.shares(x, batch_B, batch_B), None
         if into_B is not batch_B:
             other = self.shares(x, batch_B, into_B)
+            stays_B1 = torch.as_tensor(np.equal(batch_B, into_B), device=self.device)[:, None]
         for index, share_BG in enumerate(own):
             mean_BG = share_BG * library_B1
             posterior_BG, variance_BG = gamma_posterior(x_BG, mean_BG, self.dispersion_2G[index])
             if other is not None:  # the cell's own counts say by how much it differs from what its batch lets expect
-                ratio_BG = other[index] / share_BG
-                mean_BG, posterior_BG = mean_BG * ratio_BG, posterior_BG * ratio_BG
-                variance_BG = variance_BG * ratio_BG.square_()
+                mean_BG = other[index] * library_B1
+                ratio_BG = torch.where(stays_B1, 1.0, other[index] / share_BG.clamp(min=SMALLEST_SHARE))
+                posterior_BG, variance_BG = _moved(posterior_BG, variance_BG, ratio_BG)
             yield mean_BG, torch.zeros(())
             yield posterior_BG, variance_BG
 
@@ -132,6 +133,13 @@ class CountsModel:
         """Same model on `device`."""
         moved = self.network.to(device), self.encoding.to(device), self.dispersion_2G.to(device)
         return CountsModel(*moved, self.weights_K, self.batches)
+
+
+def _moved(mean_BG: Tensor, variance_BG: Tensor, ratio_BG: Tensor) -> tuple[Tensor, Tensor]:
+    """Multiply the rates of each gene with `ratio_BG`, of as many molecules as before."""
+    moved_BG = mean_BG * ratio_BG
+    factor_B1 = mean_BG.sum(1, keepdim=True) / moved_BG.sum(1, keepdim=True).clamp(min=1e-30)
+    return moved_BG * factor_B1, variance_BG * (ratio_BG * factor_B1).square_()
 
 
 def whole_posterior(

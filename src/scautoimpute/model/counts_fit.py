@@ -61,10 +61,12 @@ def fit_counts(
     visible, hidden = split_molecules(x, settings.held_out_share, rng)
     weighing, stopping = split_molecules(hidden, 0.5, rng)
     encoding = CountsEncoding.fit(visible, batch_N).to(device)
-    cells = _some_cells(np.diff(stopping.indptr) > 0, MAX_HELD_OUT_CELLS, rng)
+    is_seen_N = np.diff(visible.indptr) > 0  # nothing can be said of the molecules of a cell that has no others
+    _refuse_nothing_held_out(is_seen_N & (np.diff(weighing.indptr) > 0), settings.held_out_share)
+    cells = _some_cells(is_seen_N & (np.diff(stopping.indptr) > 0), MAX_HELD_OUT_CELLS, rng)
     data = CountsData(visible, batch_N, encoding, stopping[cells], cells)
     net, record = _train(data, settings, rng, on_epoch, checkpoint or Checkpoint())
-    cells = _some_cells(np.diff(weighing.indptr) > 0, MAX_HELD_OUT_CELLS, rng)
+    cells = _some_cells(is_seen_N & (np.diff(weighing.indptr) > 0), MAX_HELD_OUT_CELLS, rng)
     held_out = HeldOutMolecules(visible[cells], weighing[cells], batch_N[cells])
     even_K, none_2G = np.full(len(EXPERTS), 1 / len(EXPERTS)), torch.zeros(2, x.shape[1], device=device)
     model, scores = weighed(CountsModel(net, encoding, none_2G, even_K, batches), held_out, visible, batch_N)
@@ -102,6 +104,15 @@ def _train(
     file.keep(training)
     first.data = first.data.contiguous()  # as a model that was loaded has it
     return net.requires_grad_(False), training.record
+
+
+def _refuse_nothing_held_out(is_weighed_N: NDArray[np.bool_], share: float | None) -> None:
+    if not is_weighed_N.any():
+        msg = (
+            f"held_out_share={share} of the molecules of {is_weighed_N.size} cells leave nothing to score on: "
+            "no cell has both held-out and visible molecules; give more cells, deeper ones, or another share"
+        )
+        raise ValueError(msg)
 
 
 def _some_cells(allowed_N: NDArray[np.bool_], n: int, rng: np.random.Generator) -> NDArray[np.intp]:

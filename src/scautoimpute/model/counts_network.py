@@ -20,7 +20,17 @@ from torch.nn import functional
 from .counts_inputs import CountsEncoding
 from .network import Autoencoder
 
-__all__ = ["Rows", "Workspace", "as_array", "hidden_layer", "log_shares", "multinomial_loss", "offsets", "product_type"]
+__all__ = [
+    "SMALLEST_SHARE",
+    "Rows",
+    "Workspace",
+    "as_array",
+    "hidden_layer",
+    "log_shares",
+    "multinomial_loss",
+    "offsets",
+    "product_type",
+]
 
 SMALLEST_SHARE = 1e-37  # float32 has little below; its log is finite
 
