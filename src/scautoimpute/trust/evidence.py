@@ -145,7 +145,8 @@ def examine(
         max_genes=max_genes if model is None else genes.size,
         random_state=random_state,
     )
-    depth_N = np.asarray(counts.sum(axis=1), dtype=np.float64).ravel()
+    scaled_by = counts[:, _scaling_genes(adata, record, model)]
+    depth_N = np.asarray(scaled_by.sum(axis=1), dtype=np.float64).ravel()
     filled = np.flatnonzero(depth_N)
     depth_N = depth_N[filled]
     before = _logs(counts[filled][:, genes].toarray() / (depth_N[:, None] / 1e4))
@@ -218,6 +219,21 @@ def _modelled(adata: "AnnData", record: Mapping[str, Any], counts: Any) -> Any:
         msg = f"{genes.size} modelled genes are seen in {counts.shape[0]} cells, and 2 are needed: give more cells"
         raise ValueError(msg)
     return genes
+
+
+def _scaling_genes(adata: "AnnData", record: Mapping[str, Any], model: "AutoImpute | None") -> Any:
+    """Positions of the genes that the run took library sizes over: before and after have to be on one scale."""
+    from ..metrics._matrices import csr_blocks
+
+    least = record["recipe"].get("min_counts")
+    if least is None:  # all of them
+        return np.arange(adata.n_vars)
+    if model is not None and model.recipe_ is not None:
+        return np.flatnonzero(adata.var_names.isin(model.recipe_["kept_genes"]))
+    n_cells_G = np.zeros(adata.n_vars, dtype=np.int64)
+    for block in csr_blocks(_counts_of(adata, record)):
+        n_cells_G += np.bincount(block.indices[block.data >= least], minlength=adata.n_vars)
+    return np.flatnonzero(n_cells_G >= record["recipe"]["min_cells"])
 
 
 def _logs(rates: Any) -> Any:
