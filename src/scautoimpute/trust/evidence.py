@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Evidence", "examine", "record_in"]
 
+UNLABELLED = ""
 CELLS = 1000  # for what is compared before and after, without imputing anew
 
 
@@ -85,8 +86,8 @@ def examine(
     key
         Name of that layer and of its record in `uns`.
     labels
-        Column of `obs` with the type of each cell. Without it clusters of the counts are drawn, and what needs types
-        is not measured.
+        Column of `obs` with the type of each cell; cells without one are left out. Without a column clusters of the
+        counts are drawn, and what needs types is not measured.
     compare
         Names of methods in `scautoimpute.methods.METHODS` to foretell the same held-out data.
     model
@@ -129,7 +130,8 @@ def examine(
     for name in compare:
         method_named(name)
     rng = np.random.default_rng(random_state)
-    cells = np.sort(rng.choice(adata.n_obs, size=min(CELLS, adata.n_obs), replace=False))
+    usable = np.arange(adata.n_obs) if label_N is None else np.flatnonzero(label_N != UNLABELLED)
+    cells = np.sort(rng.choice(usable, size=min(CELLS, usable.size), replace=False))
     counts = _rows(_counts_of(adata, record), cells)
     genes = _modelled(adata, record, counts)
     are_molecules = bool(umi_like(counts))
@@ -188,14 +190,20 @@ def record_in(adata: "AnnData", key: str) -> Mapping[str, Any]:
 
 
 def classes_in(adata: "AnnData", column: str | None) -> Any | None:
-    """Return the classes in a column of `obs`, or refuse one that is absent or tells nothing apart; None of None."""
+    """Return the classes in a column of `obs`, `UNLABELLED` where there is none; None of None.
+
+    A column that is absent or tells nothing apart is refused.
+    """
     if column is None:
         return None
     if column not in adata.obs:
         found = ", ".join(map(repr, adata.obs.columns)) or "none"
         msg = f"labels={column!r} is no column of obs: choose one of {found}, or leave it out"
         raise ValueError(msg)
-    return checked_classes(adata.obs[column], name=f"labels={column!r}")
+    is_known_N = adata.obs[column].notna().to_numpy()
+    label_N = np.full(adata.n_obs, UNLABELLED, dtype=object)
+    label_N[is_known_N] = checked_classes(adata.obs[column][is_known_N], name=f"labels={column!r}")
+    return label_N.astype(str)
 
 
 def _counts_of(adata: "AnnData", record: Mapping[str, Any]) -> Any:
