@@ -169,7 +169,7 @@ CASES = ("helps", "useless", "harmful")
 
 @pytest.mark.parametrize("case", CASES)
 def test_the_verdict_on_simulated_data(case):
-    assert verdict_on(case, 0, n_cells=240, n_genes=200).word == case
+    assert verdict_on(case, 0, n_cells=160, n_genes=120).word == case
 
 
 @pytest.mark.slow
