@@ -78,18 +78,47 @@ def test_what_is_within_noise_is_tied():
     assert error == pytest.approx(np.std(by_hand, ddof=1) / np.sqrt(3))
 
 
-def test_scale_is_reproduced_by_the_largest_size_alone():
-    def sizes(status):
-        return [
-            {"experiment": "scale", "dataset": f"a@{n}", "method": method, "seed": 0, "asked": {"n_cells": n}}
-            | {"status": ended, "note": "", "scores": []}
-            for n in (1000, 68_000)
-            for method, ended in (("autoimpute", "done" if n == 1000 else status), ("als", "timed out"))
-        ]
+def sizes(status, **rivals):
+    return [
+        {"experiment": "scale", "dataset": f"a@{n}", "method": method, "seed": 0, "asked": {"n_cells": n}}
+        | {"status": ended, "note": "", "scores": []}
+        for n in (1000, 68_000)
+        for method, ended in (("autoimpute", "done" if n == 1000 else status), *rivals.items())
+    ]
 
-    assert claim(sizes("done"), "68,000")["reproduced"] is True
-    assert "als not" in claim(sizes("done"), "68,000")["ours"]
-    assert claim(sizes("out of memory"), "68,000")["reproduced"] is False
+
+def test_scale_is_reproduced_by_the_largest_size_and_where_others_run_out_of_memory():
+    found = claim(sizes("done", als="out of memory", knn="done"), "68,000")
+    assert found["reproduced"] is True
+    assert "of the others knn done; als out of memory." in found["ours"]
+    assert claim(sizes("out of memory", als="out of memory"), "68,000")["reproduced"] is False
+
+
+@pytest.mark.parametrize(
+    ("rivals", "said"),
+    [
+        ({"als": "timed out"}, "als timed out"),
+        ({"als": "done"}, "none that was tried did not end"),
+        ({"scvi": "not run"}, "none that was tried did not end"),  # not installed, which says nothing of it
+    ],
+)
+def test_that_others_run_out_of_memory_is_part_of_the_claim(rivals, said):
+    found = claim(sizes("done", **rivals), "68,000")
+    assert found["reproduced"] is False
+    assert said in found["ours"]
+
+
+def test_a_median_difference_has_its_sign():
+    found = cells("structure", "silhouette", "all types", {"autoimpute": 0.9, "none": 0.8}, dataset="a")
+    for name in "bc":
+        found += cells("structure", "silhouette", "all types", {"autoimpute": 0.4, "none": 0.8}, dataset=name)
+    assert "is higher on 1 of 3 data sets; the median difference is -0.40." in claim(found, "separated")["ours"]
+
+
+def test_the_mean_of_an_easy_seed_is_not_held_against_the_mean_of_all():
+    column = {"a": {0: 1.0, 1: 9.0}, "b": {0: 2.0}, "c": {1: 8.0}, "d": {5: 0.0}}
+    assert best_within_noise({name: column[name] for name in "abd"}, lower=True) == ("a", {"a"})
+    assert best_within_noise({name: column[name] for name in "ac"}, lower=True) == ("c", {"c"})
 
 
 # ------------------------------------------------------------------------------------------------ advice
@@ -112,6 +141,14 @@ def test_where_nothing_helps_the_advice_is_not_to_impute(best):
     first, reason, *_ = advice(autoimpute=best, als=2.6)
     assert first.startswith("Do not impute these data")
     assert "does not help" in reason
+
+
+@pytest.mark.parametrize(
+    ("knn", "starts"), [(0.5, "Do not impute"), (0.3, "Use knn for predicting held-out molecules")]
+)
+def test_of_molecules_more_has_to_be_known_than_the_mean_of_each_gene(knn, starts):
+    found = cells("molecules", "held_out_deviance", "10%", {"none": 2.0, "gene_mean": 0.4, "knn": knn}, noise=1e-3)
+    assert recommendation_of({"cells": found}).startswith(starts)
 
 
 def test_one_seed_is_no_evidence():

@@ -19,6 +19,7 @@ from scautoimpute.metrics import (
     variation_by_type,
     zero_fractions,
 )
+from scautoimpute.metrics.bulk import _within
 
 
 @pytest.fixture
@@ -139,7 +140,9 @@ def tmm_by_hand(counts):
         ms, levels, n = [g[0] for g in genes], [g[1] for g in genes], len(genes)
         cut_m, cut_a = int(n * 0.3), int(n * 0.05)
         kept = [
-            (m, w) for m, a, w in genes if cut_m < rank(ms, m) <= n - cut_m and cut_a < rank(levels, a) <= n - cut_a
+            (m, w)
+            for m, a, w in genes
+            if cut_m + 1 <= rank(ms, m) <= n - cut_m and cut_a + 1 <= rank(levels, a) <= n - cut_a
         ]
         logs.append(sum(m * w for m, w in kept) / sum(w for _, w in kept))
     return 2 ** (np.array(logs) - np.mean(logs))
@@ -160,6 +163,16 @@ def test_tmm_depends_on_composition_and_not_on_depth():
     few_very_loud = counts.copy()
     few_very_loud[0, :5] += counts[0].sum() / 5  # half of all reads: the other genes have half of theirs
     assert tmm_factors(few_very_loud)[0] / tmm_factors(few_very_loud)[1] == pytest.approx(0.5, rel=0.05)
+
+
+def test_tmm_trims_ties_alike_at_either_end():
+    """Genes of few reads have the same ratio; edgeR keeps ranks from floor(n × trim) + 1 to n - floor(n × trim)."""
+    half = np.array([[10, 20, 40, 40, 100, 100, 300, 700, 800, 900], [20, 40, 80, 80, 100, 100, 300, 350, 400, 450]])
+    there, back = tmm_factors(half), tmm_factors(half[::-1])
+    np.testing.assert_allclose(there, back[::-1])
+    values = np.array([1.0, 2.0, 3.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0, 9.0])  # ranks 3.5 are below 4
+    assert _within(values, 0.3).tolist() == [False] * 4 + [True] * 3 + [False] * 3
+    np.testing.assert_array_equal(_within(values, 0.3), _within(-values, 0.3))
 
 
 def test_tmm_refuses_a_library_without_reads():

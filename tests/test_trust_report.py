@@ -64,6 +64,31 @@ def pages(smoothed, masked, counted, tmp_path_factory):
 # ---------------------------------------------------------------------------------------------- evidence
 
 
+@pytest.mark.parametrize("scale", ["log1p", "counts", "cp10k", "log2"])
+def test_without_imputation_nothing_changes_though_library_sizes_are_over_fewer_genes(scale):
+    """Genes that fail the read filter hold a part of the molecules, which the scale of a run leaves out."""
+    adata = datasets.simulate(n_cells=120, n_genes=800, library_size=1200, random_state=0)
+    methods.impute(adata, method="none", scale=scale)
+    modelled = adata.var_names.isin(adata.uns["imputed"]["genes"])
+    assert adata.X[:, modelled].sum() < 0.96 * adata.X.sum()
+    changes = examine(adata, max_cells=30, max_genes=20).changes
+    assert max(gene.change for gene in changes.most) < 1e-4
+
+
+@pytest.mark.parametrize("dtype", [object, "category"])
+def test_cells_without_a_label_are_no_type(dtype):
+    adata = datasets.simulate(n_cells=120, n_genes=60, random_state=0)
+    adata.obs["typed"] = adata.obs["cell_type"].astype(object).where(np.arange(120) % 2 == 0).astype(dtype)
+    methods.impute(adata, method="none")
+    found = examine(adata, labels="typed", max_cells=60, max_genes=40)
+    assert set(found.structure.classes) == {"type_1", "type_2", "type_3"}
+    assert found.n_cells == 60
+    assert found.held_out.harm.halves.n_cells == adata.obs["typed"].value_counts().max()
+    adata.obs["typed"] = np.full(120, np.nan)
+    with pytest.raises(ValueError, match="labels='typed' is empty for every cell"):
+        examine(adata, labels="typed")
+
+
 def test_hidden_entries_are_scored_as_a_loop_does():
     rng = np.random.default_rng(0)
     x = rng.poisson(2.0, size=(30, 12)).astype(float)

@@ -41,6 +41,29 @@ def test_the_truth_foretells_best(typed):
     assert deviance["mixture"] == pytest.approx(deviance["model"], rel=1e-3)
 
 
+def test_own_counts_are_shrunk_by_the_dispersion_of_their_gene():
+    rng = np.random.default_rng(3)
+    x = rng.poisson(rng.gamma(2, 4, size=(40, 6)))
+    split = held_out_molecules(x, share=0.3, random_state=0)
+    kept, held_out = split.kept.toarray(), split.held_out.toarray()
+    size, total = kept.sum(axis=1), kept.sum(axis=0)
+    loop = np.zeros(40)
+    mean = [[size[n] * total[g] / total.sum() for g in range(6)] for n in range(40)]
+    shrunk = np.zeros((40, 6))
+    for g in range(6):
+        excess = sum((kept[n, g] - mean[n][g]) ** 2 - kept[n, g] for n in range(40))
+        dispersion = max(0.0, excess / sum(mean[n][g] ** 2 for n in range(40)))
+        for n in range(40):
+            # Posterior mean: gamma prior of shape 1 / φ and this mean, Poisson counts
+            shrunk[n, g] = (1 / dispersion + kept[n, g]) / (1 / (dispersion * mean[n][g]) + 1)
+    for n in range(40):
+        scaled = shrunk[n] * size[n] / shrunk[n].sum()
+        expected = 0.3 / 0.7 * (0.99 * scaled + 0.01 * np.array(mean[n]))
+        loop[n] = 2 * (special.xlogy(held_out[n], held_out[n] / expected) - held_out[n] + expected).sum()
+    found = score_molecules(split, imputed=np.ones((40, 6)))["own_counts"]
+    np.testing.assert_allclose(found, loop, rtol=1e-6)
+
+
 def test_own_counts_are_the_gamma_poisson_posterior():
     """The shrunken count is the mean of the posterior, integrated numerically."""
     mean, dispersion, count = 3.0, 0.5, 7
@@ -126,16 +149,16 @@ def test_a_verdict_needs_the_gene_mean():
 # ---------------------------------------------------------------------------------------- simulated data
 
 
-def simulated(case, seed):
+def simulated(case, seed, *, n_cells=400, n_genes=300):
     """No structure at all; types at a depth that single cells have; the same with each gene permuted."""
-    made = {"n_cells": 400, "n_genes": 300, "library_size": 1000, "dropout": 0, "overdispersion": 0}
+    made = {"n_cells": n_cells, "n_genes": n_genes, "library_size": 1000, "dropout": 0, "overdispersion": 0}
     structure = "none" if case == "useless" else "types"
     adata = datasets.simulate(structure=structure, marker_log_fold=1.5, **made, random_state=seed)
     return datasets.permute_genes(adata, random_state=seed) if case == "harmful" else adata
 
 
-def verdict_on(case, seed):
-    adata = simulated(case, seed)
+def verdict_on(case, seed, **size):
+    adata = simulated(case, seed, **size)
     harm = measure_harm(adata.X, impute=COUNTS, labels=adata.obs["cell_type"], random_state=seed)
     return judge(harm.gain, found=harm.found)
 
@@ -146,11 +169,11 @@ CASES = ("helps", "useless", "harmful")
 
 @pytest.mark.parametrize("case", CASES)
 def test_the_verdict_on_simulated_data(case):
-    assert verdict_on(case, 0).word == case
+    assert verdict_on(case, 0, n_cells=160, n_genes=120).word == case
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", range(1, 10))
+@pytest.mark.parametrize("seed", range(10))
 @pytest.mark.parametrize("case", CASES)
 def test_the_verdict_on_more_simulated_data(case, seed):
     assert verdict_on(case, seed).word == case

@@ -7,10 +7,8 @@ import typer
 
 from ._app import Debug, app, one_line_errors
 from ._evaluation import (
-    Full,
     Jobs,
     MemoryLimit,
-    Methods,
     Retry,
     Seeds,
     Table,
@@ -34,9 +32,16 @@ def evaluate(
     labels: Annotated[
         str | None, typer.Option(help="Column of obs with cell types that were found without imputation.")
     ] = None,
-    methods: Methods = None,
+    methods: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--methods", "-m", help="Only these, divided by commas (default: all but scvi and autoimpute-paper)."
+        ),
+    ] = None,
     seeds: Seeds = 3,
-    full: Full = False,
+    full: Annotated[
+        bool, typer.Option("--full", help="Every method, and 10 to 50 % hidden rather than 10 %: hours.")
+    ] = False,
     jobs: Jobs = None,
     time_limit: TimeLimit = 300,
     memory_limit: MemoryLimit = None,

@@ -139,10 +139,9 @@ def _against_none(
     if not pairs:
         return "not run", None
     gaps = [difference(column, of=SUBJECT, to=_NO_METHOD)[0] for column in pairs]
-    better = sum((gap < 0) == lower for gap in gaps)
-    return f"{words} on {better} of {len(gaps)} data sets, by {abs(statistics.median(gaps)):.2f} in the median.", (
-        better == len(gaps)
-    )
+    better = sum(gap < 0 if lower else gap > 0 for gap in gaps)
+    text = f"{words} on {better} of {len(gaps)} data sets; the median difference is {statistics.median(gaps):+.2f}."
+    return text, better == len(gaps)
 
 
 def _zeros(cells: Sequence[Mapping[str, Any]]) -> _Claim:
@@ -157,7 +156,7 @@ def _zeros(cells: Sequence[Mapping[str, Any]]) -> _Claim:
 
     kept, lost = (
         mean(silent, SUBJECT) / (mean(silent, _NO_METHOD) or 1),
-        1 - mean(loud, SUBJECT) / mean(loud, _NO_METHOD),
+        1 - mean(loud, SUBJECT) / (mean(loud, _NO_METHOD) or 1),
     )
     text = f"{kept:.0%} of the zeros of silent genes are kept, {lost:.0%} of those of expressed genes are filled."
     return text, kept > 0.5 and lost > 0.5
@@ -169,7 +168,13 @@ def _scale(cells: Sequence[Mapping[str, Any]]) -> _Claim:
     ended = {cell["method"]: cell["status"] for cell in asked if cell["asked"]["n_cells"] == largest}
     if SUBJECT not in ended or "not yet" in {cell["note"] for cell in asked}:
         return "not run", None
-    failed = [name for name, status in ended.items() if status != "done" and not name.startswith(SUBJECT)]
-    done = [name for name, status in ended.items() if status == "done" and not name.startswith(SUBJECT)]
+    rivals = [name for name in ended if not name.startswith(SUBJECT)]
+    done = [name for name in rivals if ended[name] == "done"]
+    stopped: dict[str, list[str]] = {}  # why → who, of those that were tried at all
+    for cell in asked:
+        if cell["method"] in rivals and cell["status"] not in {"done", "not run"}:
+            stopped.setdefault(cell["status"], []).append(cell["method"])
+    others = "; ".join(f"{', '.join(dict.fromkeys(names))} {why}" for why, names in stopped.items())
     how = f"{largest:,} resampled cells: {SUBJECT} {ended[SUBJECT]}; of the others {', '.join(done) or 'none'} done"
-    return f"{how}, {', '.join(failed) or 'none'} not.", ended[SUBJECT] == "done"
+    found = f"{how}; {others or 'none that was tried did not end'}."
+    return found, ended[SUBJECT] == "done" and "out of memory" in stopped

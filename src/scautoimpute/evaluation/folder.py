@@ -13,6 +13,8 @@ __all__ = ["Folder"]
 
 _MANIFEST, _CELLS = "manifest.json", "cells"
 _CHANGES_RESULTS = ("scautoimpute", "numpy", "scipy", "torch", "scikit-learn", "scanpy")
+_OF_RIVALS = ("magic-impute", "scvi-tools")  # extras, which may be installed to go on
+EVALUATION = "evaluation"  # of one file; other runs may be given more data sets
 
 
 class Folder:
@@ -60,6 +62,8 @@ class Folder:
 
     def _refuse_others(self, before: dict[str, Any], now: dict[str, Any]) -> None:
         differing = ["kind"] if before["kind"] != now["kind"] else []
+        if now["kind"] == EVALUATION and before["datasets"].keys() != now["datasets"].keys():
+            differing.append(f"file {', '.join(before['datasets'])}, now {', '.join(now['datasets'])}")
         for name in before["datasets"].keys() & now["datasets"].keys():
             had, has = facts_that_count(before["datasets"][name]), facts_that_count(now["datasets"][name])
             differing += [f"{fact} of {name}" for fact in had if had[fact] != has[fact]]
@@ -68,6 +72,11 @@ class Folder:
             f"{library} {had.get(library)}, now {has.get(library)}"
             for library in _CHANGES_RESULTS
             if had.get(library) != has.get(library)
+        ]
+        differing += [
+            f"{library} {had[library]}, now {has[library]}"
+            for library in _OF_RIVALS
+            if library in had and library in has and had[library] != has[library]
         ]
         if differing:
             msg = (

@@ -93,11 +93,13 @@ def _next(waiting: list[Task], running: list["_Child"]) -> Task | None:
 
 
 def _why_not(task: Task, ended: dict[str, str]) -> str:
-    """Say why a task is not worth trying, if it is not; one that nobody asked for is no reason."""
+    """Say why a task is not worth trying, if it is not; one before it that nobody asked for is no reason."""
     before = ended.get(task.after or "", "done")
-    if before == "done":
+    other_seed = task.seed > 0
+    if before == "done" or (other_seed and before == "failed"):  # by chance, it may be
         return ""
-    return "not tried: nor was it with fewer cells" if before == "not run" else f"not tried: {before} with fewer cells"
+    of = "another seed" if other_seed else "fewer cells"
+    return f"not tried: nor was it with {of}" if before == "not run" else f"not tried: {before} with {of}"
 
 
 def _work(task: Task, sending: connection.Connection, alive: connection.Connection) -> None:

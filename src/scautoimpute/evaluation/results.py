@@ -15,7 +15,7 @@ from ..io.complete import complete_or_absent
 from ..methods import METHODS
 from ..metrics.zeros import ZERO_RULE
 from .experiments import EXPERIMENTS
-from .settings import SHARES, SIZES, Settings
+from .settings import SIZES, Settings
 
 __all__ = ["COLUMNS", "MEASURES", "manifest_of", "rows", "write_results"]
 
@@ -61,7 +61,7 @@ def manifest_of(kind: str, settings: Settings, datasets: dict[str, Any], notes: 
             "full": settings.full,
             "time_limit_seconds": settings.time_limit,
             "memory_limit_gb": settings.memory_limit,
-            "shares": list(SHARES),
+            "shares": list(settings.shares),
             "sizes": list(SIZES),
         },
         "zero_rule": ZERO_RULE,

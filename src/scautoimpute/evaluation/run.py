@@ -6,13 +6,13 @@ from pathlib import Path
 from typing import Any
 
 from .claims import claims_of
-from .folder import Folder, described
+from .folder import EVALUATION, Folder, described
 from .inputs import describe, find_datasets
-from .plan import SLOW, planned, why_not
+from .plan import HOURS, SLOW, planned, why_not
 from .pool import Limits, run_tasks
 from .recommendation import recommendation_of
 from .results import manifest_of, write_results
-from .settings import PAPER_EXPERIMENTS, Settings
+from .settings import PAPER_EXPERIMENTS, SHARES, Settings
 from .task import DataSet, Outcome, Task
 
 __all__ = ["evaluate", "reproduce"]
@@ -126,7 +126,11 @@ def evaluate(
         Any file that `scautoimpute.read` reads.
     labels
         Column of `obs` with cell types that were found without imputation; clusters and silhouettes need it.
-    output, methods, seeds, full, jobs, time_limit, memory_limit, retry, table_only
+    methods
+        Only these; by default all but scVI and the published training, which take hours.
+    full
+        Also run those two, and hide 20 to 50 % of the entries too, which the recommendation does not need.
+    output, seeds, jobs, time_limit, memory_limit, retry, table_only
         As in `reproduce`.
 
     Returns
@@ -145,6 +149,8 @@ def evaluate(
         methods=methods,
         experiments=None,
         allowed=_FILE_EXPERIMENTS,
+        leave_out=() if full else HOURS,
+        shares=SHARES if full else SHARES[:1],
         labels=labels,
         seeds=seeds,
         full=full,
@@ -161,7 +167,7 @@ def evaluate(
                 f"--labels {labels}: {data.facts['note'].partition(':')[0]}; name a column with at least two cell types"
             )
             raise ValueError(msg)
-        results = _fill(kept, [data], settings, "evaluation", table_only=table_only)
+        results = _fill(kept, [data], settings, EVALUATION, table_only=table_only)
         results["recommendation"] = recommendation_of(results)
         write_results(results, kept.path)
     return results
@@ -177,9 +183,11 @@ def _fill(kept: Folder, datasets: list[DataSet], settings: Settings, kind: str, 
     cells = {name: cell for name, cell in cells.items() if name not in again}
     to_do = []
     for task in tasks:
+        if task.name in cells:
+            continue
         if reason := why_not(task, settings=settings):
             cells[task.name] = Outcome("not run", reason).as_cell(task)
-        elif task.name not in cells:
+        else:
             to_do.append(task)
     if not table_only:
         _run(kept, to_do, cells, settings)
@@ -216,6 +224,8 @@ def _notes(tasks: Sequence[Task], datasets: Sequence[DataSet], settings: Setting
     notes = [f"{data.name}: {data.facts['note']}" for data in datasets if data.facts["note"]]
     if SLOW in settings.methods and not settings.full:
         notes.append(f"{SLOW} takes minutes to hours a run: with seed 0 only, and 10 % hidden (--full for all)")
+    if settings.left_out:
+        notes.append(f"left out, since they take hours: {', '.join(settings.left_out)} (--full, or --methods)")
     if "zeros" in settings.experiments and not any(task.experiment == "zeros" for task in tasks):
         notes.append("no data set has bulk RNA-seq of the same line: true zeros were not tested (--bulk DIR)")
     return notes

@@ -22,6 +22,10 @@ class Settings:
         Column of `obs` with the cell types; None without.
     methods, experiments
         Which, in order.
+    left_out
+        Methods that take long, which were not named.
+    shares
+        Of the entries that are hidden in turn.
     seeds
         Seeds 0 to so many less one.
     full
@@ -42,6 +46,8 @@ class Settings:
     labels: str | None
     methods: tuple[str, ...]
     experiments: tuple[str, ...]
+    left_out: tuple[str, ...] = ()
+    shares: tuple[float, ...] = SHARES
     seeds: int = 3
     full: bool = False
     jobs: int | None = None
@@ -58,16 +64,25 @@ class Settings:
 
     @classmethod
     def checked(
-        cls, *, methods: Sequence[str] | None, experiments: Sequence[str] | None, allowed: Sequence[str], **others: Any
+        cls,
+        *,
+        methods: Sequence[str] | None,
+        experiments: Sequence[str] | None,
+        allowed: Sequence[str],
+        leave_out: Sequence[str] = (),
+        **others: Any,
     ) -> "Settings":
-        """Return the settings, with every method and all `allowed` experiments where none are named.
+        """Return the settings, with every method but `leave_out`, and all `allowed` experiments, where none are named.
 
         The counts objective has no column of its own unless named: of molecules it is what `autoimpute` stands for.
         """
         from ..methods import METHODS
 
-        of_methods = _chosen("--methods", methods or [name for name in METHODS if name != COUNTS], tuple(METHODS))
-        return cls(methods=of_methods, experiments=_chosen("--experiments", experiments, tuple(allowed)), **others)
+        usual = [name for name in METHODS if name not in {COUNTS, *leave_out}]
+        of_methods = _chosen("--methods", methods or usual, tuple(METHODS))
+        of_experiments = _chosen("--experiments", experiments, tuple(allowed))
+        left_out = () if methods else tuple(leave_out)
+        return cls(methods=of_methods, experiments=of_experiments, left_out=left_out, **others)
 
 
 def _chosen(option: str, asked: Sequence[str] | None, allowed: tuple[str, ...]) -> tuple[str, ...]:

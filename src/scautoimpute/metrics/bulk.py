@@ -89,7 +89,7 @@ def _within(values: NDArray[np.float64], trim: float) -> NDArray[np.bool_]:
     from scipy.stats import rankdata
 
     rank, trimmed = rankdata(values), np.floor(len(values) * trim)
-    return np.asarray((rank > trimmed) & (rank <= len(values) - trimmed))
+    return np.asarray((rank >= trimmed + 1) & (rank <= len(values) - trimmed))
 
 
 def bulk_expression(counts_RG: Any) -> NDArray[np.float64]:

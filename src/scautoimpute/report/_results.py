@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from ..evaluation.scores import best_within_noise
 from .page import Mark
 
 __all__ = [
@@ -199,12 +200,7 @@ def marks_of(scores: Mapping[str, Score], measure: Measure) -> dict[str, Mark]:
         scores = {name: score for name, score in scores.items() if name != "none"}
     if measure.lower_is_better is None or len(scores) < 2:
         return {}
-    best = (min if measure.lower_is_better else max)(scores, key=lambda name: scores[name].mean)
-    tied: dict[str, Mark] = {name: "tied" for name, score in scores.items() if _is_tied(score, scores[best])}
-    return tied | {best: "best"}
-
-
-def _is_tied(one: Score, best: Score) -> bool:
-    gaps = [one.by_seed[seed] - best.by_seed[seed] for seed in one.by_seed.keys() & best.by_seed.keys()]
-    error = statistics.stdev(gaps) / math.sqrt(len(gaps)) if len(gaps) > 1 else 0.0
-    return bool(gaps) and abs(statistics.fmean(gaps)) <= error
+    column = {name: dict(score.by_seed) for name, score in scores.items()}
+    best, tied = best_within_noise(column, lower=measure.lower_is_better)
+    marks: dict[str, Mark] = dict.fromkeys(tied, "tied")
+    return marks | {best: "best"}

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Evidence", "examine", "record_in"]
 
+UNLABELLED = ""
 CELLS = 1000  # for what is compared before and after, without imputing anew
 
 
@@ -85,8 +86,8 @@ def examine(
     key
         Name of that layer and of its record in `uns`.
     labels
-        Column of `obs` with the type of each cell. Without it clusters of the counts are drawn, and what needs types
-        is not measured.
+        Column of `obs` with the type of each cell; cells without one are left out. Without a column clusters of the
+        counts are drawn, and what needs types is not measured.
     compare
         Names of methods in `scautoimpute.methods.METHODS` to foretell the same held-out data.
     model
@@ -129,7 +130,8 @@ def examine(
     for name in compare:
         method_named(name)
     rng = np.random.default_rng(random_state)
-    cells = np.sort(rng.choice(adata.n_obs, size=min(CELLS, adata.n_obs), replace=False))
+    usable = np.arange(adata.n_obs) if label_N is None else np.flatnonzero(label_N != UNLABELLED)
+    cells = np.sort(rng.choice(usable, size=min(CELLS, usable.size), replace=False))
     counts = _rows(_counts_of(adata, record), cells)
     genes = _modelled(adata, record, counts)
     are_molecules = bool(umi_like(counts))
@@ -145,7 +147,8 @@ def examine(
         max_genes=max_genes if model is None else genes.size,
         random_state=random_state,
     )
-    depth_N = np.asarray(counts.sum(axis=1), dtype=np.float64).ravel()
+    scaled_by = counts[:, _scaling_genes(adata, record, model)]
+    depth_N = np.asarray(scaled_by.sum(axis=1), dtype=np.float64).ravel()
     filled = np.flatnonzero(depth_N)
     depth_N = depth_N[filled]
     before = _logs(counts[filled][:, genes].toarray() / (depth_N[:, None] / 1e4))
@@ -187,14 +190,20 @@ def record_in(adata: "AnnData", key: str) -> Mapping[str, Any]:
 
 
 def classes_in(adata: "AnnData", column: str | None) -> Any | None:
-    """Return the classes in a column of `obs`, or refuse one that is absent or tells nothing apart; None of None."""
+    """Return the classes in a column of `obs`, `UNLABELLED` where there is none; None of None.
+
+    A column that is absent or tells nothing apart is refused.
+    """
     if column is None:
         return None
     if column not in adata.obs:
         found = ", ".join(map(repr, adata.obs.columns)) or "none"
         msg = f"labels={column!r} is no column of obs: choose one of {found}, or leave it out"
         raise ValueError(msg)
-    return checked_classes(adata.obs[column], name=f"labels={column!r}")
+    is_known_N = adata.obs[column].notna().to_numpy()
+    label_N = np.full(adata.n_obs, UNLABELLED, dtype=object)
+    label_N[is_known_N] = checked_classes(adata.obs[column][is_known_N], name=f"labels={column!r}")
+    return label_N.astype(str)
 
 
 def _counts_of(adata: "AnnData", record: Mapping[str, Any]) -> Any:
@@ -218,6 +227,21 @@ def _modelled(adata: "AnnData", record: Mapping[str, Any], counts: Any) -> Any:
         msg = f"{genes.size} modelled genes are seen in {counts.shape[0]} cells, and 2 are needed: give more cells"
         raise ValueError(msg)
     return genes
+
+
+def _scaling_genes(adata: "AnnData", record: Mapping[str, Any], model: "AutoImpute | None") -> Any:
+    """Positions of the genes that the run took library sizes over: before and after have to be on one scale."""
+    from ..metrics._matrices import csr_blocks
+
+    least = record["recipe"].get("min_counts")
+    if least is None:  # all of them
+        return np.arange(adata.n_vars)
+    if model is not None and model.recipe_ is not None:
+        return np.flatnonzero(adata.var_names.isin(model.recipe_["kept_genes"]))
+    n_cells_G = np.zeros(adata.n_vars, dtype=np.int64)
+    for block in csr_blocks(_counts_of(adata, record)):
+        n_cells_G += np.bincount(block.indices[block.data >= least], minlength=adata.n_vars)
+    return np.flatnonzero(n_cells_G >= record["recipe"]["min_cells"])
 
 
 def _logs(rates: Any) -> Any:

@@ -118,8 +118,9 @@ def measure_harm(
     kept = checked_molecules(x) if split is None else split.kept
     after = impute(kept, rng)
     taken, left_out = take(_measures(kept, split, after, label_N=label_N, impute=impute, rng=rng))
-    gain = {} if split is None else gains(split, score_molecules(split, imputed=after))
-    over, failed = ({}, {}) if split is None else _over_rivals(split, after, rivals or {}, rng)
+    deviance = {} if split is None else score_molecules(split, imputed=after)
+    gain = {} if split is None else gains(split, deviance)
+    over, failed = ({}, {}) if split is None else _over_rivals(split, deviance["model"], rivals or {}, rng)
     return Harm(
         gain=gain,
         rivals=over,
@@ -153,10 +154,9 @@ def _divisible(kept: Any, split: HeldOutMolecules | None) -> Any:
 
 
 def _over_rivals(
-    split: HeldOutMolecules, after: Any, rivals: Mapping[str, Impute], rng: np.random.Generator
+    split: HeldOutMolecules, model: NDArray[np.float64], rivals: Mapping[str, Impute], rng: np.random.Generator
 ) -> tuple[dict[str, Gain], dict[str, str]]:
     """Compare with each rival; one that cannot do these data says why."""
-    model = score_molecules(split, imputed=after)["model"]
 
     def compare(rival: Impute) -> Gain:
         return Gain.between(score_molecules(split, imputed=rival(split.kept, rng))["model"], model)

@@ -68,6 +68,9 @@ def checked_classes(labels: Any, *, name: str) -> NDArray[Any]:
     """
     label_N = np.asarray(labels).astype(str)
     n_classes = np.unique(label_N).size
+    if n_classes == 0:
+        msg = f"{name} is empty for every cell: give a column with two or more classes, or leave it out"
+        raise ValueError(msg)
     if n_classes < 2:
         msg = f"{name} holds one class, {str(label_N[0])!r}, for all cells: give one with two or more, or leave it out"
         raise ValueError(msg)

@@ -7,7 +7,7 @@ from ..trial import FLAVOR, N_TOP_GENES, Trial
 __all__ = ["WHAT", "run"]
 
 WHAT = (
-    "10 to 50 % of the non-zeros of the processed matrix (1000 genes by coefficient of variation, log2) are hidden; "
+    "A share of the non-zeros of the processed matrix (1000 genes by coefficient of variation, log2) is hidden; "
     "RMSE, MAE and NMSE at the hidden entries, lower is better. A method that takes counts is given 2^x − 1. The test "
     "asks how much there was given that it was detected."
 )
