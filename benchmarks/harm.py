@@ -23,6 +23,7 @@ import pandas as pd
 
 from harm_tables import write_tables
 from scautoimpute import methods, trust
+from scautoimpute._umi import umi_like
 from scautoimpute.errors import MissingDependencyError
 
 HERE = Path(__file__).parent
@@ -57,6 +58,7 @@ def measured(data: str, method: str, seed: int, folder: Path, size: tuple[int, i
         adata.X[known],
         impute=impute,
         labels=labels[known],
+        are_molecules=bool(umi_like(adata.X)),
         max_cells=size[0],
         max_genes=size[1],
         random_state=seed,
@@ -67,7 +69,8 @@ def measured(data: str, method: str, seed: int, folder: Path, size: tuple[int, i
 def row_of(harm: trust.Harm) -> dict[str, Any]:
     """Flatten what was measured; gains are relative, in shares of the simpler prediction's deviance."""
     row: dict[str, Any] = {"cells": harm.n_cells, "genes": harm.n_genes}
-    row["verdict"] = trust.judge(harm.gain, found=harm.found).word
+    if harm.gain:  # of reads no molecules can be held out, so that there is no verdict
+        row["verdict"] = trust.judge(harm.gain, found=harm.found).word
     for name, gain in harm.gain.items():
         row[f"gain_{name}"] = gain.relative
         row[f"gain_{name}_se"] = gain.standard_error * abs(gain.relative / gain.mean) if gain.mean else 0.0

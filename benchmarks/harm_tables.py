@@ -18,8 +18,8 @@ defaults: observed values stay where the method was published so.
 - verdict: by the rule of `scautoimpute.trust.verdict`.
 - vs gene mean, vs none, beside own: fall of the Poisson deviance of held-out molecules (10 % of all) below the mean of
   each gene; below the counts as they are; and, by a mixture with the imputed values, below each cell's own counts,
-  shrunk. Above 0 is better. Blakeley has reads, not molecules: there copies of a molecule are on both sides, and the
-  counts foretell themselves.
+  shrunk. Above 0 is better. Blakeley has reads, not molecules, whose copies would be on both sides: there is no
+  verdict on them, nor what needs molecules held out.
 - permuted: gene pairs that correlate beyond the null's 99 % point once each gene has been permuted across cells; 1 %
   is expected.
 - halves: most genes with p < 0.05 between 200 random halves of the largest type (mean in brackets); 5 % are expected.
@@ -67,7 +67,7 @@ def line(row: dict[str, Any]) -> list[str]:
     beyond = set(str(row["beyond_null"]).split())
     return [
         row["method"],
-        str(row["verdict"]),
+        "–" if pd.isna(row["verdict"]) else str(row["verdict"]),
         change(row["gain_gene_mean"]),
         change(row["gain_none"]),
         change(row["gain_added"]),
@@ -91,6 +91,8 @@ def cell(row: dict[str, Any], name: str, form: str, beyond: set[str]) -> str:
 
 def change(relative: float) -> str:
     """Percent, or how many times the loss is."""
+    if pd.isna(relative):
+        return "–"
     return f"{relative:+.1%}" if relative > -1 else f"{1 - relative:,.0f} × worse"
 
 
