@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save_file
 from scipy import sparse
 
 import scautoimpute as sai
-from scautoimpute import AutoImpute, NotFittedError, autoimpute
+from scautoimpute import AutoImpute, NotFittedError, _masked_estimates
 from scautoimpute.metrics import gene_cell_bias, gene_mean, hide_entries, recovery_scores
 
 # No epoch counts as progress at threshold 1, so training ends by itself after its patience
@@ -141,7 +141,7 @@ def test_cells_are_independent_of_each_other(model, processed, monkeypatch):
     np.testing.assert_allclose(model.impute(processed[order].copy()), imputed[order], rtol=1e-5, atol=1e-5)
     np.testing.assert_allclose(model.impute(processed[7:8].copy()), imputed[7:8], rtol=1e-5, atol=1e-5)
     embedded = model.embed(processed)
-    monkeypatch.setattr(autoimpute, "CELLS_PER_BLOCK", 13)
+    monkeypatch.setattr(_masked_estimates, "CELLS_PER_BLOCK", 13)
     np.testing.assert_allclose(model.impute(processed), imputed, rtol=1e-5, atol=1e-5)
     np.testing.assert_allclose(model.embed(processed), embedded, rtol=1e-5, atol=1e-5)
     assert embedded.shape == (60, 16)

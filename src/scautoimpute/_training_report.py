@@ -39,7 +39,7 @@ def report_training(scores: dict[str, Any] | None, converged: bool, *, max_epoch
     """Warn, on behalf of the caller's caller, of a training that did not converge or is no better than a floor."""
     if not converged:
         msg = f"training ended at max_epochs={max_epochs} before it had converged: raise max_epochs"
-        warnings.warn(msg, stacklevel=3)
+        warnings.warn(msg, stacklevel=4)
     if scores is None:
         return
     by = next(name for name in _SCORES if name in scores["model"])
@@ -50,4 +50,4 @@ def report_training(scores: dict[str, Any] | None, converged: bool, *, max_epoch
             f"held-out {title} {scores['model'][by]:.4g} is no better than {floor.replace('_', ' ')}'s "
             f"{scores[floor][by]:.4g}: the imputed values carry no structure beyond it; do not rely on them"
         )
-        warnings.warn(msg, stacklevel=3)
+        warnings.warn(msg, stacklevel=4)

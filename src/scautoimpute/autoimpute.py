@@ -68,7 +68,7 @@ class AutoImpute:
         What counts as progress: a relative fall of the held-out error by default (2e-4), a change of the loss per
         cell with `preset="paper"` (1e-4), of counts a fall of the held-out loss in nats per molecule (1e-4).
     max_epochs
-        At most so many passes over the cells: default 150, of counts 300; 7000 full-batch steps with
+        At most so many passes over the cells: default 150, of counts 1000; 7000 full-batch steps with
         `preset="paper"`.
     batch_size
         Cells per step; default between 8 and 64 (counts: 16 and 128), a quarter of the cells. `preset="paper"`

@@ -81,7 +81,7 @@ def impute(
         float | None, typer.Option(help="What counts as progress in training (default: of the preset).")
     ] = None,
     max_epochs: Annotated[
-        int | None, typer.Option(help="Train at most so long (default: 150; 300 of counts; 7000 with --preset paper).")
+        int | None, typer.Option(help="Train at most so long (default: 150; 1000 of counts; 7000 with --preset paper).")
     ] = None,
     held_out_share: Annotated[
         float | None,

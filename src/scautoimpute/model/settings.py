@@ -29,7 +29,7 @@ _DEFAULTS: dict[str | None, dict[str, Any]] = {
         "learning_rate": 3e-3,
         "l2": 0.0,
         "threshold": 1e-4,
-        "max_epochs": 300,
+        "max_epochs": 1000,
         "held_out_share": 0.05,
         "n_folds": 1,
     },
