@@ -7,14 +7,14 @@ import pytest
 from scipy import sparse
 from typer.testing import CliRunner
 
-from scautoimpute import AutoImpute, datasets, methods, tl
+from scautoimpute import AutoImpute, datasets, methods, pp, tl
 from scautoimpute.cli import app
 from scautoimpute.metrics import hide_entries, score_entries
 from scautoimpute.metrics.entries import entry_gains
 from scautoimpute.report.trust import write_trust_report
 from scautoimpute.trust import examine
 from scautoimpute.trust.changes import measure_changes
-from scautoimpute.trust.rerun import way_of
+from scautoimpute.trust.rerun import Way, way_of
 from scautoimpute.trust.structure import checked_classes, measure_structure
 from test_report import Page, looked_at
 
@@ -400,3 +400,14 @@ def test_a_report_that_fails_does_not_cost_the_result(folder):
     assert "the result is complete in out.h5ad" in done.stderr
     assert (folder / "out.h5ad").exists()
     assert not (folder / "r.html").exists()
+
+
+def test_hidden_entries_are_foretold_given_detection_whatever_the_run_estimates():
+    counts = datasets.simulate(n_cells=60, n_genes=50, random_state=0)
+    log2 = pp.recipe_autoimpute(counts, n_top_genes=40, copy=True)
+    quick = {"n_folds": 1, "hidden": 8, "max_epochs": 3}
+    given, expected = (
+        Way("autoimpute", quick | {"estimand": of}, True, of).on_logs(log2.var_names)(log2.X, np.random.default_rng(0))
+        for of in ("detected", "expected")
+    )
+    np.testing.assert_array_equal(given, expected)

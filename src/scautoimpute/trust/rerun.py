@@ -59,10 +59,14 @@ class Way:
         return imputer(self.method, options=self.options, keep_observed=self.keep_observed)
 
     def on_logs(self, names: "Index[str]") -> Impute:
-        """Return a function of a processed matrix and a Generator, for hidden entries of genes of these names."""
+        """Return a function of a processed matrix and a Generator, for hidden entries of genes of these names.
+
+        Hidden entries were detected, so that expression *given detection* is asked for, whatever the run estimates.
+        """
         if self.model is not None:
             return _applied_to_logs(self.model, names)
-        return on_logs(self.method, options=self.options)
+        given = {"estimand": "detected"} if "estimand" in self.options else {}
+        return on_logs(self.method, options={**self.options, **given})
 
 
 def trained(
@@ -125,7 +129,8 @@ def _applied_to_logs(model: "AutoImpute", names: "Index[str]") -> Impute:
         adata.var_names = names
         with warnings.catch_warnings(), no_progress():
             warnings.simplefilter("ignore")
-            values = model.impute(adata, keep_observed=False)
+            estimand: Any = None if model.settings.objective == "counts" else "detected"
+            values = model.impute(adata, keep_observed=False, estimand=estimand)
         column_G = names.get_indexer(model.genes_ or names)
         made = np.zeros(log2.shape)
         made[:, column_G[column_G >= 0]] = values[:, column_G >= 0]
