@@ -2,6 +2,8 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+# Two test files at a time, each on one thread: more threads than processors cost more than they bring.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --quiet --numprocesses 2 --dist loadfile
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
 .PHONY: demo test test-all check format bench reports clean
@@ -10,10 +12,10 @@ demo: $(VENV)/.installed  ## impute the bundled sample of real cells and draw wh
 	$(BIN)/scautoimpute demo --output demo
 
 test: $(VENV)/.installed-dev  ## the test suite, without the slow marks
-	$(BIN)/python -m pytest --quiet --numprocesses 2 --dist loadfile
+	$(PYTEST)
 
 test-all: $(VENV)/.installed-dev  ## every test
-	$(BIN)/python -m pytest --quiet --numprocesses 2 --dist loadfile -m ""
+	$(PYTEST) -m ""
 
 check: $(VENV)/.installed-dev  ## format, lint, types, house rules
 	$(BIN)/ruff format --check .
