@@ -9,17 +9,14 @@ run again. Methods of one family (MAGIC, MAGIC tuned, each with the empirical-Ba
 """
 
 import argparse
-import csv
 import json
-import multiprocessing
-import os
 import sys
 import time
 import warnings
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from dataclasses import asdict, astuple, dataclass, fields, replace
+from concurrent.futures import as_completed
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import pandas as pd
@@ -28,7 +25,7 @@ from denoising_data import BUNDLED, PAIRS, SETS, Split, find, split_of
 from denoising_rivals import FAMILIES, METHODS, Estimate, estimates, family_of, unavailable
 from denoising_scores import scores
 from denoising_tables import write_tables
-from recovery import use_one_thread
+from row_files import append_rows, one_thread_pool, read_rows, write_rows
 
 HERE = Path(__file__).parent
 NOTED = (UserWarning, RuntimeWarning)  # others are about versions of libraries, not about results
@@ -62,7 +59,6 @@ class Row:
     note: str
 
 
-COLUMNS = tuple(field.name for field in fields(Row))
 Task = tuple[str, int, str]  # data set, seed, family
 
 
@@ -89,45 +85,14 @@ def row_of(estimate: Estimate, split: Split, dataset: str, seed: int) -> Row:
     return Row(dataset, seed, estimate.method, *split.train.shape, choice, **found, seconds=seconds, note="")
 
 
-# The file of results ------------------------------------------------------------------------------------------------
-
-
-def read_rows(path: Path) -> list[Row]:
-    """Rows of the CSV file; none if there is no file. A last line cut off by a crash is left out."""
-    if not path.exists():
-        return []
-    with path.open(newline="") as file:
-        records = [record for record in csv.DictReader(file) if None not in record.values()]
-    if records and tuple(records[0]) != COLUMNS:
-        msg = f"{path} has columns {', '.join(records[0])}; expected {', '.join(COLUMNS)}: give another --output"
-        raise ValueError(msg)
-    return [Row(**{field.name: field.type(record[field.name]) for field in fields(Row)}) for record in records]
-
-
-def write_rows(path: Path, rows: Sequence[Row]) -> None:
-    """Write the whole file, beside and then over the old one."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(".partial")
-    with partial.open("w", newline="") as file:
-        csv.writer(file).writerows([COLUMNS, *map(astuple, rows)])
-    partial.replace(path)
-
-
-def append_rows(path: Path, rows: Sequence[Row]) -> None:
-    with path.open("a", newline="") as file:
-        csv.writer(file).writerows(map(astuple, rows))
-
-
 # Many runs ----------------------------------------------------------------------------------------------------------
 
 
 def run_all(tasks: Sequence[Task], done: Sequence[Row], *, data: Path, jobs: int, output: Path) -> int:
     """Run the tasks in `jobs` processes of one thread each; return how many failed."""
-    write_rows(output, done)
+    write_rows(output, done, Row)
     started, n_failed, n_ended = time.monotonic(), 0, 0
-    # Set before the processes start: numerical libraries read the threads when they are loaded.
-    os.environ.update(OMP_NUM_THREADS="1", OPENBLAS_NUM_THREADS="1", MKL_NUM_THREADS="1", TQDM_DISABLE="1")
-    with ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn"), initializer=use_one_thread) as pool:
+    with one_thread_pool(jobs) as pool:
         running = {pool.submit(run_task, task, data): task for task in tasks}
         try:
             for future in as_completed(running):
@@ -167,7 +132,7 @@ def planned(options: argparse.Namespace, done: Sequence[Row]) -> Iterator[Task]:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     options = parse(arguments)
-    done = read_rows(options.output)
+    done = read_rows(options.output, Row)
     absent = unavailable()
     n_failed = 0
     if not options.table:
@@ -178,7 +143,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         done = [row for row in done if (row.dataset, row.seed, row.method) not in redone]
         print(f"{len(tasks)} runs to do, {len(done)} rows in {options.output}", file=sys.stderr)
         n_failed = run_all(tasks, done, data=options.data, jobs=options.jobs, output=options.output)
-        done = read_rows(options.output)
+        done = read_rows(options.output, Row)
     if not done:
         print(f"no rows in {options.output}: run without --table first", file=sys.stderr)
         return 1

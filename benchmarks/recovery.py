@@ -9,15 +9,12 @@ are not run again, so a run that was cut off goes on where it stopped. Tables go
 """
 
 import argparse
-import csv
-import multiprocessing
-import os
 import sys
 import time
 import warnings
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor, as_completed
+from concurrent.futures import Future, as_completed
 from dataclasses import asdict, astuple, dataclass, fields
 from functools import lru_cache
 from pathlib import Path
@@ -29,6 +26,7 @@ from scipy import sparse
 
 from recovery_tables import write_tables
 from rivals import DEFAULT_METHODS, METHODS, preload
+from row_files import append_rows, one_thread_pool, read_rows, write_rows
 from scautoimpute import datasets, pp
 from scautoimpute.metrics.recovery import Hidden, hide_entries, recovery_scores
 
@@ -68,9 +66,6 @@ class Row(Task):
     nmse: float
     seconds: float
     note: str
-
-
-COLUMNS = tuple(field.name for field in fields(Row))
 
 
 # One run ------------------------------------------------------------------------------------------------------------
@@ -116,45 +111,14 @@ def check_split(full: sparse.csr_array, hidden: Hidden) -> None:
         raise RuntimeError(msg)
 
 
-# The file of results ------------------------------------------------------------------------------------------------
-
-
-def read_rows(path: Path) -> list[Row]:
-    """Rows of the CSV file; none if there is no file. A last line cut off by a crash is left out."""
-    if not path.exists():
-        return []
-    with path.open(newline="") as file:
-        records = [record for record in csv.DictReader(file) if None not in record.values()]
-    if records and tuple(records[0]) != COLUMNS:
-        msg = f"{path} has columns {', '.join(records[0])}; expected {', '.join(COLUMNS)}: give another --output"
-        raise ValueError(msg)
-    return [Row(**{field.name: field.type(record[field.name]) for field in fields(Row)}) for record in records]
-
-
-def write_rows(path: Path, rows: Sequence[Row]) -> None:
-    """Write the whole file, beside and then over the old one."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(".partial")
-    with partial.open("w", newline="") as file:
-        csv.writer(file).writerows([COLUMNS, *map(astuple, rows)])
-    partial.replace(path)
-
-
-def append_row(path: Path, row: Row) -> None:
-    with path.open("a", newline="") as file:
-        csv.writer(file).writerow(astuple(row))
-
-
 # Many runs ----------------------------------------------------------------------------------------------------------
 
 
 def run_all(tasks: Sequence[Task], done: Sequence[Row], *, data: Path, jobs: int, output: Path) -> int:
     """Run the tasks in `jobs` processes of one thread each; return how many failed."""
-    write_rows(output, done)
+    write_rows(output, done, Row)
     progress, n_failed = Progress(tasks, done, jobs), 0
-    # Set before the processes start: numerical libraries read the threads when they are loaded.
-    os.environ.update(OMP_NUM_THREADS="1", OPENBLAS_NUM_THREADS="1", MKL_NUM_THREADS="1", TQDM_DISABLE="1")
-    with ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn"), initializer=use_one_thread) as pool:
+    with one_thread_pool(jobs) as pool:
         running: dict[Future[Row], Task] = {pool.submit(run_task, task, data): task for task in tasks}
         try:
             for future in as_completed(running):
@@ -171,17 +135,9 @@ def keep(future: "Future[Row]", task: Task, output: Path, progress: "Progress") 
     except Exception as error:
         progress.show(task, f"failed: {type(error).__name__}: {error}")
         return False
-    append_row(output, row)
+    append_rows(output, [row])
     progress.show(row, f"RMSE {row.rmse:.4f} in {row.seconds:.1f} s")
     return True
-
-
-def use_one_thread() -> None:
-    import threadpoolctl
-    import torch
-
-    threadpoolctl.threadpool_limits(1)
-    torch.set_num_threads(1)
 
 
 class Progress:
@@ -213,14 +169,14 @@ class Progress:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     options = parse(arguments)
-    done = read_rows(options.output)
+    done = read_rows(options.output, Row)
     n_failed = 0
     if not options.table:
         finished = {Task(*astuple(row)[: len(fields(Task))]) for row in done}
         tasks = [task for task in planned(options) if task not in finished]
         print(f"{len(tasks)} runs to do, {len(finished)} rows in {options.output}", file=sys.stderr)
         n_failed = run_all(tasks, done, data=options.data, jobs=options.jobs, output=options.output)
-        done = read_rows(options.output)
+        done = read_rows(options.output, Row)
     if not done:
         print(f"no rows in {options.output}: run without --table first", file=sys.stderr)
         return 1

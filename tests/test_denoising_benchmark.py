@@ -127,15 +127,15 @@ def test_scored_molecules_play_no_part_in_a_choice(rivals, counts):
 
 
 def test_rows_are_written_read_and_not_run_again(benchmark, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(benchmark, "ProcessPoolExecutor", _InThisProcess)
+    monkeypatch.setattr(sys.modules["row_files"], "ProcessPoolExecutor", _InThisProcess)
     command = ["--data", str(tmp_path), "--seeds", "0", "--output", str(tmp_path / "rows.csv"), "--methods", "none"]
     assert benchmark.main(command) == 0
-    rows = benchmark.read_rows(tmp_path / "rows.csv")
+    rows = benchmark.read_rows(tmp_path / "rows.csv", benchmark.Row)
     assert [(row.dataset, row.method, row.n_cells) for row in rows] == [("pbmc68k_reduced", "none", 700)]
     assert rows[0].removed == 0
     assert benchmark.main([*command, "gene_mean", "gene_mean_eb"]) == 0
     assert "1 runs to do, 1 rows" in capsys.readouterr().err
-    rows = {row.method: row for row in benchmark.read_rows(tmp_path / "rows.csv")}
+    rows = {row.method: row for row in benchmark.read_rows(tmp_path / "rows.csv", benchmark.Row)}
     assert rows["gene_mean"].gain == pytest.approx(0, abs=0.01)
     assert rows["gene_mean_eb"].gain > rows["none"].gain
     assert benchmark.main([*command, "--table"]) == 0

@@ -95,11 +95,11 @@ def test_no_method_is_handed_a_hidden_entry(benchmark, monkeypatch, rng):
 def test_results_survive_a_cut_off_line(benchmark, tmp_path):
     rows = [benchmark.Row("zeisel", "cv", 0.1, s, "als", 9, 0.5, 0.4, 0.3, 1.25, "a, b") for s in range(3)]
     path = tmp_path / "new" / "recovery.csv"
-    benchmark.write_rows(path, rows[:2])
-    benchmark.append_row(path, rows[2])
-    assert benchmark.read_rows(path) == rows
+    benchmark.write_rows(path, rows[:2], benchmark.Row)
+    benchmark.append_rows(path, [rows[2]])
+    assert benchmark.read_rows(path, benchmark.Row) == rows
     path.write_bytes(path.read_bytes()[:-20])
-    assert benchmark.read_rows(path) == rows[:2]
+    assert benchmark.read_rows(path, benchmark.Row) == rows[:2]
 
 
 def test_tables_mark_the_best_and_list_the_lost_cells(benchmark, tmp_path, capsys):
@@ -110,7 +110,7 @@ def test_tables_mark_the_best_and_list_the_lost_cells(benchmark, tmp_path, capsy
         for share, error in zip((0.1, 0.2), pair, strict=True)
         for seed in range(2)
     ]
-    benchmark.write_rows(tmp_path / "recovery.csv", rows)
+    benchmark.write_rows(tmp_path / "recovery.csv", rows, benchmark.Row)
     assert benchmark.main(["--table", "--output", str(tmp_path / "recovery.csv")]) == 0
     text = (tmp_path / "recovery.md").read_text()
     assert capsys.readouterr().out.strip() == text.strip()
