@@ -141,6 +141,8 @@ def own_count_share(model: "CountsModel", x: sparse.csr_array, own_N: "NDArray[n
     An expert with empirical Bayes takes s·x of its estimate from the count x, with s = φμ / (1 + φμ); see
     `scautoimpute.model.dispersion`. Taken over at most 512 cells, evenly spaced.
     """
+    from .model.dispersion import own_share
+
     chosen = np.unique(np.linspace(0, x.shape[0] - 1, min(x.shape[0], CELLS_LOOKED_AT)).astype(np.intp))
     own = whole = 0.0
     for rows in model.blocks(x[chosen]):
@@ -149,8 +151,7 @@ def own_count_share(model: "CountsModel", x: sparse.csr_array, own_N: "NDArray[n
         shares = model.shares(x[cells], own_N[cells], own_N[cells])
         for index, share_BG in enumerate(shares):
             mean_BG = share_BG * library_B1
-            ratio_BG = mean_BG * model.dispersion_2G[index]
-            own_BG = ratio_BG / (1 + ratio_BG)
+            own_BG = own_share(mean_BG, model.dispersion_2G[index])
             posterior_BG = mean_BG + own_BG * (x_BG - mean_BG)
             weight = float(model.weights_K[2 * index + 1])
             own += weight * float((own_BG * x_BG).sum())

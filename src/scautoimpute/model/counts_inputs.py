@@ -13,17 +13,14 @@ from numpy.typing import NDArray
 from scipy import sparse
 from torch import Tensor
 
-__all__ = ["CountsEncoding", "batch_frequencies", "library_sizes"]
+from ..io.matrix import row_sums
+
+__all__ = ["CountsEncoding", "batch_frequencies"]
 
 SMALLEST_SD = 0.15  # of log-normalised counts: rarely seen genes are not blown up beyond this
 INPUT_SCALE = 3.0
 SMALLEST_EXCESS = 1e-5  # relative variance of a gene between batches, below which they count as alike
 PSEUDO_COUNT = 0.05  # molecules of each gene, so that no frequency is zero
-
-
-def library_sizes(x: sparse.csr_array) -> NDArray[np.float64]:
-    """Molecules of each cell, N."""
-    return np.asarray(x.sum(axis=1, dtype=np.float64)).ravel()
 
 
 @dataclass(frozen=True)
@@ -49,7 +46,7 @@ class CountsEncoding:
     def fit(cls, x: sparse.csr_array, batch_N: NDArray[np.intp]) -> "CountsEncoding":
         """Learn from counts, N × G, and the batch of each cell."""
         n_cells, n_genes = x.shape
-        library_N = library_sizes(x)
+        library_N = row_sums(x)
         median = float(np.median(library_N[library_N > 0]))
         value_Z = _log_normalised(x, median)
         mean_G = np.bincount(x.indices, value_Z, minlength=n_genes) / n_cells
@@ -111,7 +108,7 @@ def batch_frequencies(x: sparse.csr_array, batch_N: NDArray[np.intp]) -> NDArray
 
 
 def _log_normalised(x: sparse.csr_array, median: float) -> NDArray[np.float64]:
-    library_N = library_sizes(x)
+    library_N = row_sums(x)
     value_Z: NDArray[np.float64] = np.log1p(x.data * np.repeat(median / np.maximum(library_N, 1), np.diff(x.indptr)))
     return value_Z
 

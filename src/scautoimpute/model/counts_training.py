@@ -3,12 +3,11 @@
 Shape legend: N cells, B cells in a batch, G genes, K batches of the experiment.
 """
 
-import copy
 import json
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -20,7 +19,7 @@ from .counts_inputs import CountsEncoding
 from .counts_network import Rows, Workspace, hidden_layer, multinomial_loss, offsets, product_type
 from .network import Autoencoder
 from .thinning import thin_values, with_values
-from .training import Training, TrainingRecord, average_weights
+from .training import Training, TrainingRecord
 
 __all__ = ["CountsData", "CountsTraining", "held_out_loss", "train_counts"]
 
@@ -47,20 +46,18 @@ class CountsData:
 
 @dataclass
 class CountsTraining(Training):
-    """A training whose every draw (order of the cells, thinning) comes from one NumPy generator."""
+    """A training whose every draw (order of the cells, thinning) comes from one NumPy generator.
+
+    The error is NaN after epochs that were not evaluated, which beats nothing.
+    """
 
     rng: np.random.Generator = field(default_factory=np.random.default_rng)
+    error_name: ClassVar[str] = "held_out_loss"
 
-    def add_epoch(self, loss: float, error: float, n_cells: int) -> None:
-        """Take note of what an epoch came to; `error` is NaN after epochs that were not evaluated."""
-        epoch = len(self.record.epochs) + 1
-        self.record.epochs.append({"epoch": epoch, "loss": loss, "held_out_loss": error})
-        if error < self.best_error - self.plan.min_gain:
-            self.last_gain = self.step
-        if error < self.best_error:
-            self.best, self.best_error = copy.deepcopy(self.averaged.state_dict()), error
-            self.record.best_epoch = epoch
-        self.record.converged = self.step - self.last_gain >= self.plan.patience(n_cells)
+    @property
+    def to_beat(self) -> float:
+        """Held-out loss below which an epoch counts as progress: in nats, which have no natural zero."""
+        return self.best_error - self.plan.min_gain
 
     def state(self) -> tuple[dict[str, dict[str, Tensor]], dict[str, Any]]:
         """As in `Training`, and the state of the generator."""
@@ -106,17 +103,12 @@ def _step(training: CountsTraining, data: CountsData, rows: NDArray[np.intp], wo
     share_B = rng.uniform(*SHOWN, size=len(rows)).astype(np.float32)
     shown_Z = thin_values(x.data, np.repeat(share_B, np.diff(x.indptr)), rng)
     shown, target = with_values(x, shown_Z), with_values(x, x.data - shown_Z)
-    net, optimizer = training.net, training.optimizer
+    net = training.net
     h_BH = hidden_layer(net, data.encoding.encode(shown, batch_B), data.encoding.centre_I)
     offset_BG = offsets(net, data.encoding, batch_B)
     y, dtype = Rows.of(target, data.device), product_type(data.device)
     loss = multinomial_loss(h_BH, net.decoder.weight, offset_BG, y, dtype=dtype, workspace=workspace)
-    optimizer.zero_grad()
-    loss.backward()
-    optimizer.step()
-    training.step += 1
-    average_weights(training.averaged, net, min(training.plan.averaging, 1 - 1 / (training.step + 1)))
-    return float(loss.detach())
+    return training.take_step(loss)
 
 
 @torch.no_grad()

@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from scipy import sparse
 from torch import Tensor
 
+from ..io.matrix import row_sums
 from .counts import CountsModel
-from .counts_inputs import library_sizes
 from .counts_network import as_array
 from .dispersion import SCALES, DispersionMoments, gamma_posterior
 from .mixture import expert_weights
@@ -144,7 +144,7 @@ def _scores(table: _Table, share_VK: NDArray[np.float64], held_out: HeldOutMolec
         other = table[~half_V] if (~half_V).any() else table
         scales = other.scales()
         mixed_V[half_V] = table[half_V].experts(scales) @ expert_weights(other.experts(scales), other.count_V)
-    library_N = library_sizes(held_out.visible)
+    library_N = row_sums(held_out.visible)
     expected_V = library_N[table.cell_V] * (table.count_V.sum() / max(library_N.sum(), 1.0))
     compared = {
         "model": mixed_V,

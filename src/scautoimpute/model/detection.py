@@ -25,7 +25,7 @@ from .inputs import Encoding, corrupt
 from .masked import MAX_STOPPING_CELLS, VARIANTS, training_plan
 from .network import Autoencoder
 from .settings import Settings
-from .training import FoldData, HeldOut, Training, TrainingRecord, average_weights
+from .training import FoldData, HeldOut, Training, TrainingRecord
 
 __all__ = ["DETECTION_NETWORK", "DetectionModel", "fit_detection", "shrunken_rates"]
 
@@ -157,7 +157,7 @@ def _train(
     """Train in place on hidden entries, detected or not, from wherever `training` stands; yield after each epoch."""
     if training.finished:
         return
-    net, plan, generator, optimizer = training.net, training.plan, training.generator, training.optimizer
+    net, plan, generator = training.net, training.plan, training.generator
     n_cells = len(known_NG)
     if not training.record.epochs:
         training.best_error = _loss(model, None, seen, data.stopping)
@@ -172,12 +172,7 @@ def _train(
             hidden_BG = known_BG - shown_BG
             loss = binary_cross_entropy_with_logits(base_BG + added_BG, detected_BG, hidden_BG, reduction="sum")
             loss = loss / hidden_BG.sum().clamp(min=1)
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-            training.step += 1
-            average_weights(training.averaged, net, min(plan.averaging, 1 - 1 / (training.step + 1)))
-            total += float(loss.detach()) * len(rows)
+            total += training.take_step(loss) * len(rows)
         training.add_epoch(total / n_cells, _loss(model, training.averaged, seen, data.stopping), n_cells)
         yield training.record
     training.finish()

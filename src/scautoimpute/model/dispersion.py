@@ -12,12 +12,18 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-__all__ = ["SCALES", "DispersionMoments", "gamma_posterior"]
+__all__ = ["SCALES", "DispersionMoments", "gamma_posterior", "own_share"]
 
 LOWEST, HIGHEST = 1e-4, 20.0
 # What the moment estimate is multiplied with: a network that has seen the counts it is compared with leaves too small
 # a variance about itself, by a factor that only molecules which it has not seen can tell
 SCALES = (0.03, 0.1, 0.3, 0.6, 1.0, 1.5, 2.5, 5.0, 10.0)
+
+
+def own_share(mean_BG: Tensor, dispersion_G: Tensor) -> Tensor:
+    """Share s of the posterior mean that a cell's own count has, B × G."""
+    ratio_BG = mean_BG * dispersion_G
+    return ratio_BG / (1 + ratio_BG)
 
 
 def gamma_posterior(x_BG: Tensor, mean_BG: Tensor, dispersion_G: Tensor) -> tuple[Tensor, Tensor]:
@@ -37,8 +43,7 @@ def gamma_posterior(x_BG: Tensor, mean_BG: Tensor, dispersion_G: Tensor) -> tupl
     mean_BG, variance_BG
         Of the gamma posterior.
     """
-    ratio_BG = mean_BG * dispersion_G
-    own_BG = ratio_BG / (1 + ratio_BG)
+    own_BG = own_share(mean_BG, dispersion_G)
     posterior_BG = torch.lerp(mean_BG, x_BG, own_BG)
     total_B1 = posterior_BG.sum(1, keepdim=True).clamp(min=1e-30)
     posterior_BG *= mean_BG.sum(1, keepdim=True) / total_B1

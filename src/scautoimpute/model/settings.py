@@ -81,10 +81,7 @@ class Settings:
             values["learning_rate"] *= (128 / max(values["hidden"])) ** 0.65
         settings = cls(objective=objective, preset=preset, **({"batch_size": None} | values))  # type: ignore[arg-type]
         settings._check()
-        _refuse_unused(preset, values["optimizer"], chosen)
-        if objective == "counts" and chosen.get("n_folds") is not None:
-            msg = f"n_folds={chosen['n_folds']!r} has no effect with objective='counts': leave it out"
-            raise ValueError(msg)
+        _refuse_unused(settings, chosen)
         return settings
 
     def _check(self) -> None:
@@ -119,14 +116,21 @@ def _one_of(name: str, value: Any, allowed: tuple[str | None, ...]) -> None:
         raise ValueError(msg)
 
 
-def _refuse_unused(preset: str | None, optimizer: str, chosen: dict[str, Any]) -> None:
+def _refuse_unused(settings: Settings, chosen: dict[str, Any]) -> None:
     """Refuse what was chosen explicitly and would have no effect."""
-    unused = ("batch_size", "n_folds") if preset == "paper" else ("l2",) if optimizer != "adamw" else ()
-    for name in unused:
-        if chosen.get(name) is not None:
-            why = "preset='paper'" if preset == "paper" else f"optimizer={optimizer!r} without preset='paper'"
-            msg = f"{name}={chosen[name]!r} has no effect with {why}: leave it out"
-            raise ValueError(msg)
+    is_paper = settings.preset == "paper"
+    unused: dict[str, tuple[str, ...]] = {
+        "preset='paper'": ("batch_size", "n_folds") if is_paper else (),
+        f"optimizer={settings.optimizer!r} without preset='paper'": (
+            ("l2",) if settings.optimizer != "adamw" and not is_paper else ()
+        ),
+        "objective='counts'": ("n_folds",) if settings.objective == "counts" else (),
+    }
+    for why, names in unused.items():
+        for name in names:
+            if chosen.get(name) is not None:
+                msg = f"{name}={chosen[name]!r} has no effect with {why}: leave it out"
+                raise ValueError(msg)
 
 
 def _widths(hidden: Any) -> tuple[int, ...]:

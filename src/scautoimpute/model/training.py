@@ -7,7 +7,7 @@ import copy
 import math
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -26,7 +26,6 @@ __all__ = [
     "TrainingPlan",
     "TrainingRecord",
     "average_weights",
-    "restore_weights",
     "train_network",
 ]
 
@@ -95,7 +94,7 @@ class Training:
     averaged
         The network whose weights are a running mean of those of `net`.
     best, best_error
-        Averaged weights of the best epoch, None while there is none better than the base, and its held-out RMSE.
+        Averaged weights of the best epoch, None while there is none better than the base, and its held-out error.
     step, last_gain
         Steps done, and at which of them the error had last fallen enough.
     finished
@@ -111,6 +110,7 @@ class Training:
     step: int = 0
     last_gain: int = 0
     finished: bool = False
+    error_name: ClassVar[str] = "held_out_rmse"
 
     def __post_init__(self) -> None:
         plan, parameters = self.plan, self.net.parameters()
@@ -120,17 +120,31 @@ class Training:
         )
 
     @property
+    def to_beat(self) -> float:
+        """Held-out error below which an epoch counts as progress."""
+        return self.best_error * (1 - self.plan.min_gain)
+
+    @property
     def is_over(self) -> bool:
         """Whether there is no epoch to come."""
         epochs = self.record.epochs
         diverged = bool(epochs) and not math.isfinite(epochs[-1]["loss"])
         return self.record.converged or diverged or len(epochs) >= self.plan.max_epochs
 
+    def take_step(self, loss: Tensor) -> float:
+        """Move the weights down the gradient of `loss`, and their running mean after them; return its value."""
+        self.optimizer.zero_grad()
+        loss.backward()
+        self.optimizer.step()
+        self.step += 1
+        average_weights(self.averaged, self.net, min(self.plan.averaging, 1 - 1 / (self.step + 1)))
+        return float(loss.detach())
+
     def add_epoch(self, loss: float, error: float, n_cells: int) -> None:
         """Take note of what an epoch came to."""
         epoch = len(self.record.epochs) + 1
-        self.record.epochs.append({"epoch": epoch, "loss": loss, "held_out_rmse": error})
-        if error < self.best_error * (1 - self.plan.min_gain):
+        self.record.epochs.append({"epoch": epoch, "loss": loss, self.error_name: error})
+        if error < self.to_beat:
             self.last_gain = self.step
         if error < self.best_error:
             self.best, self.best_error = copy.deepcopy(self.averaged.state_dict()), error
@@ -139,7 +153,7 @@ class Training:
 
     def finish(self) -> None:
         """Give `net` its final weights."""
-        restore_weights(self.net, self.best)
+        _restore(self.net, self.best)
         self.finished = True
 
     def state(self) -> tuple[dict[str, dict[str, Tensor]], dict[str, Any]]:
@@ -197,7 +211,7 @@ def train_network(training: Training, data: FoldData) -> Iterator[TrainingRecord
     """
     if training.finished:
         return
-    net, plan, generator, optimizer = training.net, training.plan, training.generator, training.optimizer
+    net, plan, generator = training.net, training.plan, training.generator
     evaluate = _Evaluator(data)
     if not training.record.epochs:
         training.best_error = evaluate(None)
@@ -212,12 +226,7 @@ def train_network(training: Training, data: FoldData) -> Iterator[TrainingRecord
             y_BG = encoded.base_BG + net(encoded.input_BI, encoded.side_BS)
             weight_BG = observed_BG - (1 - KEPT_WEIGHT) * kept_BG
             loss = masked_squared_error(x_BG, y_BG, weight_BG) / weight_BG.sum().clamp(min=1) / noise_variance
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-            training.step += 1
-            average_weights(training.averaged, net, min(plan.averaging, 1 - 1 / (training.step + 1)))
-            total += float(loss.detach()) * len(rows)
+            total += training.take_step(loss) * len(rows)
         training.add_epoch(total / n_cells, evaluate(training.averaged), n_cells)
         yield training.record
     training.finish()
@@ -230,8 +239,7 @@ def average_weights(averaged: Autoencoder, net: Autoencoder, decay: float) -> No
 
 
 @torch.no_grad()
-def restore_weights(net: Autoencoder, best: dict[str, Tensor] | None) -> None:
-    """Give `net` the best weights, or zeroed output weights (the base alone) if there are none."""
+def _restore(net: Autoencoder, best: dict[str, Tensor] | None) -> None:
     if best is not None:
         net.load_state_dict(best)
         return
