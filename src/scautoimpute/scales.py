@@ -60,9 +60,9 @@ def from_normalised(
     elif scale == "log2":
         converted = np.log2(values + 1)
     elif scale == "log1p":
-        converted = np.log1p(values * (1e4 / median_total))
+        converted = np.log1p(values * (PER_CELL / median_total))
     else:
-        converted = values * (1e4 / median_total)
+        converted = values * (PER_CELL / median_total)
     return np.asarray(converted, dtype=np.float32)
 
 

@@ -35,11 +35,6 @@ def dense(matrix: Any) -> Floats:
     return np.asarray(matrix.toarray() if sparse.issparse(matrix) else matrix, dtype=np.float64)
 
 
-def row_sums(matrix: Any) -> Floats:
-    """Return the total of each row, in float64 whatever the type of the values."""
-    return np.asarray(matrix.sum(axis=1, dtype=np.float64), dtype=np.float64).ravel()
-
-
 def check_shapes(**matrices: Any) -> None:
     """Refuse matrices that differ in shape or hold nothing."""
     shapes = {name: tuple(matrix.shape) for name, matrix in matrices.items()}

@@ -10,12 +10,14 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
+from ..io.matrix import row_sums
+from ..scales import PER_CELL
+
 FloatArray = NDArray[np.float64]
 BoolArray = NDArray[np.bool_]
 # Imputes counts (csr_array, cells × genes) to dense logs of the same shape.
 Impute = Callable[[Any, np.random.Generator], FloatArray]
 
-PER_CELL = 1e4
 _ENTRIES_PER_BLOCK = 2_000_000
 
 
@@ -47,7 +49,7 @@ def thinned(counts: Any, share: float | FloatArray, rng: np.random.Generator) ->
 
 def totals(counts: Any) -> FloatArray:
     """Molecules of each cell; 1 for an empty one, which can then be divided by."""
-    total_N = np.asarray(counts.sum(axis=1), dtype=np.float64).ravel()
+    total_N = row_sums(counts)
     return np.where(total_N > 0, total_N, 1.0)
 
 

@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from ._molecules import FloatArray, Impute, blocks, checked_molecules, thinned, totals
+from ._molecules import FloatArray, Impute, blocks, checked_molecules, totals
+from .counts import thin
 
 __all__ = ["Gain", "HeldOutMolecules", "gains", "held_out_molecules", "molecule_gain", "score_molecules"]
 
@@ -97,10 +98,7 @@ def held_out_molecules(
     >>> int((split.kept + split.held_out).sum())
     1000
     """
-    if not 0 < share < 1:
-        msg = f"share is {share}; allowed is above 0 and below 1: give 0.1 to hold out 10 % of the molecules"
-        raise ValueError(msg)
-    kept, held_out = thinned(checked_molecules(counts), share, np.random.default_rng(random_state))
+    kept, held_out = thin(checked_molecules(counts), share=share, random_state=random_state)
     return HeldOutMolecules(kept, held_out, share)
 
 

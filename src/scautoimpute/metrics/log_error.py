@@ -4,7 +4,8 @@ from typing import Any
 
 import numpy as np
 
-from ._matrices import Floats, check_rates, check_shapes, dense_blocks, row_sums
+from ..io.matrix import row_sums
+from ._matrices import Floats, check_rates, check_shapes, dense_blocks
 
 __all__ = ["log_normalised_error"]
 

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 from scipy import sparse, stats
 
-from ._molecules import PER_CELL, BoolArray, FloatArray, blocks, checked_molecules, columns_of, thinned, totals
+from ..scales import PER_CELL
+from ._molecules import BoolArray, FloatArray, blocks, checked_molecules, columns_of, thinned, totals
 
 __all__ = ["RarePull", "rare_pull", "spike_in"]
 

@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..scales import PER_CELL
+
 __all__ = ["Changes", "GeneChange", "measure_changes"]
 
 FloatArray = NDArray[np.float64]
@@ -103,7 +105,7 @@ def measure_changes(before: FloatArray, *, after: FloatArray, depth: FloatArray,
     rates = [np.expm1(x) for x in (before, after)]
     mean_before_G, mean_after_G = (x.mean(axis=0, dtype=np.float64) for x in rates)
     zeros_G = [(x == 0).mean(axis=0) for x in (before, after)]
-    foretold_G = np.exp(-rates[1] * (depth[:, None] / 1e4)).mean(axis=0, dtype=np.float64)
+    foretold_G = np.exp(-rates[1] * (depth[:, None] / PER_CELL)).mean(axis=0, dtype=np.float64)
     cv_G = [_variation(x) for x in rates]
     groups = _groups(mean_before_G)
     change_G = np.sqrt(((after - before) ** 2).mean(axis=0, dtype=np.float64))

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from scipy import sparse
 
+from ..io.matrix import row_sums
+from ..scales import PER_CELL, to_log1p
 from .changes import Changes, measure_changes
 from .held_out import HeldOut, hold_out
 from .rerun import Way, way_of
@@ -148,10 +150,10 @@ def examine(
         random_state=random_state,
     )
     scaled_by = counts[:, _scaling_genes(adata, record, model)]
-    depth_N = np.asarray(scaled_by.sum(axis=1), dtype=np.float64).ravel()
+    depth_N = row_sums(scaled_by)
     filled = np.flatnonzero(depth_N)
     depth_N = depth_N[filled]
-    before = _logs(counts[filled][:, genes].toarray() / (depth_N[:, None] / 1e4))
+    before = _logs(counts[filled][:, genes].toarray() / (depth_N[:, None] / PER_CELL))
     after = _imputed_logs(adata.layers[key], cells[filled], genes, record, depth_N)
     return Evidence(
         record=record,
@@ -250,10 +252,8 @@ def _logs(rates: Any) -> Any:
 
 def _imputed_logs(layer: Any, cells: Any, genes: Any, record: Mapping[str, Any], depth_N: Any) -> Any:
     """Bring rows of the layer to ln(1 + counts per 10,000)."""
-    from ..scales import to_log1p
-
     part = layer.tocsr() if sparse.issparse(layer) else layer
     values = part[cells][:, genes]
     values = values.toarray() if sparse.issparse(values) else np.asarray(values)
-    median = float(record["recipe"].get("median_total", 1e4))
+    median = float(record["recipe"].get("median_total", PER_CELL))
     return to_log1p(values, str(record["scale"]), size_factor=depth_N[:, None] / median, median_total=median)

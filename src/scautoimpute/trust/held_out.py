@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from scipy import sparse
 
+from ..io.matrix import row_sums
 from ..metrics._molecules import Impute
 from ..metrics.entries import entry_gains, score_entries
 from ..metrics.gain import Gain
@@ -134,7 +135,7 @@ def _hide(
 
 def _processed(counts: Any) -> Any:
     """log2(1 + counts at the median total), as the recipe makes it."""
-    total_N = np.asarray(counts.sum(axis=1)).ravel()
+    total_N = row_sums(counts)
     log2 = sparse.csr_array(counts, dtype=np.float64, copy=True)
     log2.data = np.log2(1 + log2.data * np.repeat(np.median(total_N) / total_N, np.diff(log2.indptr)))
     return log2

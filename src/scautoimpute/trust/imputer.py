@@ -1,13 +1,26 @@
 """A method of the registry in the form that the measures of harm call."""
 
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import sparse
 
-__all__ = ["imputer"]
+from ..metrics._matrices import dense
+from ..progress import no_progress
+
+__all__ = ["imputer", "unheard"]
+
+
+@contextmanager
+def unheard() -> Iterator[None]:
+    """Show no warnings and no progress: a run on permuted and thinned data would speak of these."""
+    with warnings.catch_warnings(), no_progress():
+        warnings.simplefilter("ignore")
+        yield
 
 
 def imputer(
@@ -27,8 +40,7 @@ def imputer(
     Returns
     -------
     A function that gives what the user would get as a layer: genes that are not modelled keep their observed values.
-    Warnings and progress of the method are not shown again: it runs on permuted and thinned data, of which they would
-    speak.
+    Warnings and progress of the method are not shown again.
 
     Examples
     --------
@@ -40,16 +52,12 @@ def imputer(
 
     def impute(counts: Any, rng: np.random.Generator) -> NDArray[np.float64]:
         from anndata import AnnData
-        from scipy import sparse
 
         from ..methods import impute as run
-        from ..progress import no_progress
 
         adata = AnnData(sparse.csr_matrix(counts, dtype=np.float32))
-        with warnings.catch_warnings(), no_progress():
-            warnings.simplefilter("ignore")
+        with unheard():
             run(adata, method=method, options=options, keep_observed=keep_observed, random_state=rng)
-        logs = adata.layers["imputed"]
-        return np.asarray(logs.toarray() if sparse.issparse(logs) else logs, dtype=np.float64)
+        return dense(adata.layers["imputed"])
 
     return impute

@@ -1,6 +1,5 @@
 """How a run imputed, to be done again on the held-out, permuted and spiked data that it is judged by."""
 
-import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -9,9 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
+from ..metrics._matrices import dense
 from ..metrics._molecules import Impute
-from ..progress import no_progress
-from .imputer import imputer
+from .imputer import imputer, unheard
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -112,11 +111,9 @@ def _applied(
         adata = AnnData(sparse.csr_matrix(counts, dtype=np.float32))
         if names is not None:
             adata.var_names = names[: adata.n_vars]
-        with warnings.catch_warnings(), no_progress():
-            warnings.simplefilter("ignore")  # as in `imputer`
+        with unheard():
             tl.autoimpute(adata, model=model_of(rng), n_top_genes="all", keep_observed=keep_observed)
-        logs = adata.layers["imputed"]
-        return np.asarray(logs.toarray() if sparse.issparse(logs) else logs, dtype=np.float64)
+        return dense(adata.layers["imputed"])
 
     return impute
 
@@ -127,9 +124,8 @@ def _applied_to_logs(model: "AutoImpute", names: "Index[str]") -> Impute:
 
         adata = AnnData(sparse.csr_matrix(log2, dtype=np.float32))
         adata.var_names = names
-        with warnings.catch_warnings(), no_progress():
-            warnings.simplefilter("ignore")
-            estimand: Any = None if model.settings.objective == "counts" else "detected"
+        estimand: Any = None if model.settings.objective == "counts" else "detected"
+        with unheard():
             values = model.impute(adata, keep_observed=False, estimand=estimand)
         column_G = names.get_indexer(model.genes_ or names)
         made = np.zeros(log2.shape)
@@ -145,8 +141,7 @@ def on_logs(method: str, *, options: Mapping[str, Any] | None = None) -> Impute:
     def impute(x: Any, rng: np.random.Generator) -> NDArray[np.float64]:
         from ..methods import impute_matrix
 
-        with warnings.catch_warnings(), no_progress():
-            warnings.simplefilter("ignore")
+        with unheard():
             return impute_matrix(x, method=method, rng=rng, options=options)
 
     return impute

@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..metrics.structure import silhouette
+
 __all__ = ["Structure", "checked_classes", "measure_structure"]
 
 FloatArray = NDArray[np.float64]
@@ -136,9 +138,9 @@ def _clusters(score_NP: FloatArray, seed: int) -> NDArray[Any]:
     best, found_N = -np.inf, np.zeros(len(score_NP), dtype=int)
     for k in range(2, min(MOST_CLUSTERS, len(score_NP) // 5) + 1):
         cluster_N = KMeans(k, n_init=3, random_state=seed).fit_predict(score_NP)
-        silhouette = _silhouette(score_NP, cluster_N)
-        if silhouette is not None and silhouette > best:
-            best, found_N = silhouette, cluster_N
+        apart = _silhouette(score_NP, cluster_N)
+        if apart is not None and apart > best:
+            best, found_N = apart, cluster_N
     names = np.argsort(np.argsort(-np.bincount(found_N), kind="stable"))  # the largest first
     return np.array([f"cluster {names[cluster] + 1}" for cluster in found_N])
 
@@ -152,8 +154,6 @@ def _commonest(label_N: NDArray[Any]) -> NDArray[Any]:
 
 
 def _silhouette(score_NP: FloatArray, class_N: NDArray[Any]) -> float | None:
-    from sklearn.metrics import silhouette_score
-
     if not 2 <= np.unique(class_N).size < len(class_N) or np.ptp(score_NP) == 0:
         return None
-    return float(silhouette_score(score_NP, class_N))
+    return silhouette(score_NP, types=class_N)

@@ -51,7 +51,8 @@ RULE = (
     "Better and worse mean a difference beyond 2.33 standard errors across cells (one-sided 99 %) and beyond what a "
     "better estimate of the gene means alone could bring, which needs no structure. Each measure of harm is compared "
     "with the 99 % point of its own null: further permutations, halves before imputation, or the molecules split anew. "
-    "No threshold was chosen by taste; docs/trust.md of the package has each null, its source and its limits."
+    "Three numbers were chosen: what counts as silent (5 % of the level elsewhere), and how reliable genes have to be "
+    "to be compared (0.3 and 0.1). docs/trust.md of the package has each null, its source and its limits."
 )
 _INVENTED = ("permuted", "halves", "markers", "silent")
 _UNCHANGED = 1e-5  # relative: what rounding to float32 changes at most
