@@ -20,13 +20,14 @@ from ._recipe import MIN_CELLS, gene_counts, model_shares, selection_choices
 from ._training_report import refuse_few_molecules
 from ._umi import molecules, refuse_fractions, refuse_reads
 from .io.checks import refuse_transposed
+from .io.matrix import row_sums
 
 if TYPE_CHECKING:
     import pandas as pd
     from anndata import AnnData
     from numpy.typing import NDArray
 
-__all__ = ["Counted", "counted_as", "counted_matrix", "library_of", "size_factors"]
+__all__ = ["Counted", "counted_as", "counted_matrix", "size_factors"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +122,7 @@ def counted_matrix(
     modelled = molecules(x[:, chosen])
     total_P = np.bincount(modelled.indices, modelled.data, minlength=chosen.size)
     choices = {"layer": layer or "X", **how, **facts, **gene_counts(x, seen), "n_genes_selected": int(chosen.size)}
-    return Counted(modelled, chosen, total_P / total_P.sum(), library_of(x), facts["median_total"], choices)
+    return Counted(modelled, chosen, total_P / total_P.sum(), row_sums(x), facts["median_total"], choices)
 
 
 def counted_as(adata: "AnnData", recipe: dict[str, Any], *, layer: str | None = None) -> Counted:
@@ -143,7 +144,7 @@ def counted_as(adata: "AnnData", recipe: dict[str, Any], *, layer: str | None = 
     alignment = align_genes(recipe["genes"], adata.var_names, share_G=model_shares(recipe))
     if alignment.n_missing:
         warnings.warn(alignment.in_words(), stacklevel=4)
-    library_N = library_of(x)
+    library_N = row_sums(x)
     report_empty(library_N == 0, reference=False, stacklevel=4)
     facts = {
         "n_cells": x.shape[0],
@@ -162,11 +163,6 @@ def _refuse_few_cells(x: sparse.csr_array) -> None:
         found = f"found {x.shape[0]} cell{'s' * (x.shape[0] != 1)}"
         msg = f"{found}; structure is what differs between cells: give more, at least {MIN_CELLS}, 30 or better 100"
         raise ValueError(msg)
-
-
-def library_of(x: Any) -> FloatArray:
-    """Molecules of each cell, over all genes of the data."""
-    return np.asarray(x.sum(axis=1, dtype=np.float64)).ravel()
 
 
 def size_factors(library_N: FloatArray, median_total: float) -> FloatArray:

@@ -3,7 +3,6 @@
 Shape legend: N cells, G genes of the data.
 """
 
-import warnings
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +13,7 @@ from ._batches import batch_positions, learned_batches
 from ._counted import Counted, counted_as, counted_matrix, size_factors
 from ._counts_layer import Batches, CountsOutput, Rows, is_sparse_better, own_count_share
 from ._memory import refuse_too_large_layer
+from ._training_report import report_few_cells
 from .io.matrix import block_csr, counts_matrix, row_blocks
 from .progress import progress_bar
 
@@ -27,9 +27,8 @@ if TYPE_CHECKING:
     from .autoimpute import AutoImpute
     from .model.counts import CountsModel
 
-__all__ = ["FEW_CELLS", "batch_labels", "depths", "impute_counts", "weights_in_words", "words_of"]
+__all__ = ["batch_labels", "depths", "impute_counts", "weights_in_words", "words_of"]
 
-FEW_CELLS = 30
 CELLS_AT_A_TIME = 512  # a multiple of what the model takes, so that a file's blocks give the same bytes
 
 
@@ -117,8 +116,7 @@ def _train(
     own_N: "NDArray[np.intp]",
     checkpoint: "str | Path | None",
 ) -> None:
-    if adata.n_obs < FEW_CELLS:
-        warnings.warn(f"{adata.n_obs} cells are few for learning structure: judge by the held-out scores", stacklevel=4)
+    report_few_cells(adata.n_obs)
     estimator._fit(counted.x, adata.var_names[counted.genes], batch, checkpoint)
     model: CountsModel = estimator.model_  # type: ignore[assignment]
     counted.choices["own_count_share"] = own_count_share(model, counted.x, own_N)

@@ -9,13 +9,14 @@ import numpy as np
 from ._alignment import Alignment, align_genes
 from ._application import recipe_of, record_of
 from ._batches import batch_positions
-from ._counted import library_of, size_factors
+from ._counted import size_factors
 from ._counts import refuse_all_zero, refuse_values, report_empty
 from ._counts_layer import Batches, CountsOutput, is_sparse_better
 from ._counts_run import CELLS_AT_A_TIME, batch_labels, depths, words_of
 from ._recipe import model_shares
 from ._umi import molecules, refuse_fractions
 from .autoimpute import AutoImpute
+from .io.matrix import row_sums
 from .io.result import StoredResult, TextResult
 from .io.stream import StoredCells
 from .progress import progress_bar
@@ -107,7 +108,7 @@ class CountsRun:
                 bar.update(counts.shape[0])
 
     def _estimate(self, counts: Any, rows: slice, depth_B: Any) -> "tuple[Any, NDArray[np.float32], Any]":
-        batches, library_B = self.batches.part(rows), library_of(counts)
+        batches, library_B = self.batches.part(rows), row_sums(counts)
         x = molecules(self.alignment.apply(counts))
         new = self.output.rows(counts, x, batches, library_B=library_B, depth_B=depth_B)
         self.seen_G[counts.indices] = True

@@ -1,13 +1,12 @@
 """The masked objective on an AnnData in memory: process, train, fill, record."""
 
-import warnings
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from scipy import sparse
 
 from ._application import all_genes, recipe_of, record_of, zeros_filled
-from ._counts_run import FEW_CELLS
+from ._training_report import report_few_cells
 from .io.matrix import CELLS_PER_BLOCK, counts_matrix, row_blocks
 from .pp import Processed, processed_as, processed_matrix
 
@@ -78,8 +77,7 @@ def _process_and_fit(
     if estimator.is_fitted:
         return processed_as(adata, recipe_of(estimator), layer=layer)
     processed = processed_matrix(adata, layer=layer, n_top_genes=n_top_genes, flavor=flavor)
-    if adata.n_obs < FEW_CELLS:
-        warnings.warn(f"{adata.n_obs} cells are few for learning structure: judge by the held-out scores", stacklevel=4)
+    report_few_cells(adata.n_obs)
     estimator.fit(processed.log2, checkpoint=checkpoint)
     estimator.genes_ = [str(gene) for gene in adata.var_names[processed.genes]]
     estimator.recipe_ = processed.recipe(adata.var_names)

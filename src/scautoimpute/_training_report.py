@@ -5,8 +5,9 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["refuse_few_molecules", "refuse_too_few", "report_training"]
+__all__ = ["refuse_few_molecules", "refuse_too_few", "report_few_cells", "report_training"]
 
+FEW_CELLS = 30
 FEWEST_MOLECULES = 200  # of which 5 % are held out, half to stop by and half to weigh by
 
 # What is scored, how it is called, and the floors that must be beaten
@@ -33,6 +34,12 @@ def refuse_few_molecules(x: Any) -> None:
             "needed, of which a part is held out; give more cells or genes"
         )
         raise ValueError(msg)
+
+
+def report_few_cells(n_cells: int) -> None:
+    """Warn, on behalf of whoever called `scautoimpute.tl.autoimpute`, of so few cells that they show little."""
+    if n_cells < FEW_CELLS:
+        warnings.warn(f"{n_cells} cells are few for learning structure: judge by the held-out scores", stacklevel=5)
 
 
 def report_training(scores: dict[str, Any] | None, converged: bool, *, max_epochs: int) -> None:

@@ -23,6 +23,7 @@ __all__ = [
     "raw_positions",
     "refuse_shape",
     "row_blocks",
+    "row_sums",
     "rows_per_block",
     "to_csr",
 ]
@@ -133,6 +134,11 @@ def row_blocks(matrix: Any, size: int) -> Iterator[slice]:
 def rows_per_block(n_columns: int) -> int:
     """Return how many rows of `n_columns` values make a dense block of about 32 MB of float64."""
     return max(1, _VALUES_PER_BLOCK // max(1, n_columns))
+
+
+def row_sums(matrix: Any) -> "NDArray[np.float64]":
+    """Return the total of each row of a dense or sparse matrix, in float64 whatever the type of its values."""
+    return np.asarray(matrix.sum(axis=1, dtype=np.float64), dtype=np.float64).ravel()
 
 
 def block_csr(block: Any) -> Any:
