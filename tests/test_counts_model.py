@@ -2,6 +2,7 @@
 
 import re
 import tracemalloc
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -252,8 +253,8 @@ def test_the_sd_is_that_of_draws_from_the_mixture(trained, counts):
 # ----------------------------------------------------------------------------------------------------------- the fit
 
 
-def fitted(x, rng=3, folder=None, on_epoch=lambda _: None, **chosen):
-    settings = Settings.resolve(objective="counts", preset=None, **{"hidden": 6, "max_epochs": 25} | chosen)
+def fitted(x, rng=3, folder=None, on_epoch=lambda *_: None, **chosen):
+    settings = Settings.resolve(objective="counts", preset=None, **{"hidden": 6, "max_epochs": 25, "n_networks": 2} | chosen)
     return counts_fit.fit_counts(
         sparse.csr_array(x),
         np.zeros(len(x), dtype=int),
@@ -263,6 +264,10 @@ def fitted(x, rng=3, folder=None, on_epoch=lambda _: None, **chosen):
         on_epoch=on_epoch,
         checkpoint=Checkpoint(folder),
     )
+
+
+def weights_of(model):
+    return [weights for network in model.networks for weights in network.state_dict().values()]
 
 
 def test_cells_of_which_nothing_is_left_to_see_are_not_scored():
@@ -304,7 +309,7 @@ def test_held_out_molecules_are_never_seen_in_training(counts, monkeypatch):
         results.append(fitted(counts))
         assert len(calls) == 2
     (one, scores, record), (other, moved_scores, moved_record) = results
-    for a, b in zip(one.network.state_dict().values(), other.network.state_dict().values(), strict=True):
+    for a, b in zip(weights_of(one), weights_of(other), strict=True):
         assert a.numpy().tobytes() == b.numpy().tobytes()
     assert str(record) == str(moved_record)  # NaN in both
     assert scores != moved_scores
@@ -473,6 +478,10 @@ def test_options_that_mean_nothing_are_refused(trained, counts):
         AutoImpute("counts", preset="paper")
     with pytest.raises(ValueError, match="n_folds=3 has no effect"):
         AutoImpute("counts", n_folds=3)
+    with pytest.raises(ValueError, match="n_networks=3 has no effect with objective='masked'"):
+        AutoImpute("masked", n_networks=3)
+    with pytest.raises(ValueError, match="n_networks=21 is out of range"):
+        AutoImpute("counts", n_networks=21)
     with pytest.raises(ValueError, match="posterior is for objective='counts'"):
         AutoImpute(hidden=3, max_epochs=2, n_folds=1).fit(np.log2(counts + 1)).posterior(counts)
 
@@ -531,9 +540,9 @@ def test_training_goes_on_to_the_same_bits(counts, tmp_path, monkeypatch):
     whole, scores, record = fitted(counts)
     n_stops = 0
 
-    def stop(record, seen=set()):  # noqa: B006 (each epoch stops once)
-        if len(record.epochs) % 4 == 0 and len(record.epochs) not in seen:
-            seen.add(len(record.epochs))
+    def stop(name, record, seen=set()):  # noqa: B006 (each epoch stops once)
+        if len(record.epochs) % 4 == 0 and (name, len(record.epochs)) not in seen:
+            seen.add((name, len(record.epochs)))
             raise StoppedError
 
     while True:
@@ -542,11 +551,24 @@ def test_training_goes_on_to_the_same_bits(counts, tmp_path, monkeypatch):
             break
         except StoppedError:
             n_stops += 1
-    assert n_stops == 6
+    assert n_stops == 2 * 6
     assert again == scores
     assert str(record_again) == str(record)  # NaN in both
-    for a, b in zip(whole.network.state_dict().values(), resumed.network.state_dict().values(), strict=True):
+    for a, b in zip(weights_of(whole), weights_of(resumed), strict=True):
         assert a.numpy().tobytes() == b.numpy().tobytes()
+
+
+def test_few_cells_have_several_networks_whose_shares_are_averaged(counts):
+    """Each starts elsewhere; what they expect is the mean of what each by itself expects."""
+    model, _, records = fitted(counts, n_networks=3)
+    assert list(records) == ["network", "network2", "network3"]
+    x, batch = sparse.csr_array(counts[:5].astype(np.float32)), np.zeros(5, dtype=int)
+    each = [replace(model, networks=(network,)).shares(x, batch, batch)[1].numpy() for network in model.networks]
+    assert not np.allclose(each[0], each[1])
+    np.testing.assert_allclose(model.shares(x, batch, batch)[1].numpy(), np.mean(each, axis=0), rtol=1e-5)
+    asked, by_cells = (Settings.resolve(objective="counts", preset=None, n_networks=n) for n in (2, None))
+    assert [counts_fit.n_networks(n, by_cells) for n in (30, 1000, 1001, 2000, 2001)] == [5, 5, 3, 3, 1]
+    assert counts_fit.n_networks(10**6, asked) == 2
 
 
 def test_a_checkpoint_of_other_batches_is_refused(two_batches, tmp_path):

@@ -158,7 +158,9 @@ def _canonical(rows: Any) -> Any:
 def words_of(estimator: "AutoImpute", *, reason: str, as_batch: str | None, depth: Any) -> dict[str, Any]:
     """What is recorded of the counts objective besides what every run records."""
     share = recipe_of(estimator)["choices"]["own_count_share"]
+    model: CountsModel = estimator.model_  # type: ignore[assignment]
     record: dict[str, Any] = {
+        "n_networks": len(model.networks),
         "objective_reason": reason,
         "own_count_share": share,
         "weights_in_words": weights_in_words(estimator.weights_, share),

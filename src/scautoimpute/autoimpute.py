@@ -77,6 +77,9 @@ class AutoImpute:
         In each of `n_folds` folds (default 3) this share of the observed entries (default 0.1) is hidden, to stop
         training, weigh the networks and score the result: of each cell's molecules 0.05, once.
         `preset="paper"` hides nothing unless asked.
+    n_networks
+        How many networks are averaged, of counts only: by default five for up to 1,000 cells, three for up to 2,000,
+        of which each by itself depends on chance; one for more.
     device
         `"auto"` (a GPU if there is one), `"cpu"`, `"cuda"`, …
     random_state
@@ -96,7 +99,7 @@ class AutoImpute:
         cell's own counts, a 2 % share of gene frequencies added), and of the experts.
     weights_
         What each network is worth in the mixture; what is missing to one is the base's share. Of counts what each of
-        four experts is worth: `gene_frequencies` and `network`, alone and with the cell's `own_counts`.
+        four experts is worth: `gene_frequencies` and `network` (the mean of all), alone and with `own_counts`.
     detection_
         With ``estimand="expected"``: at `n` entries hidden whatever their value, the cross-entropy (nats per entry) of
         the probability of detection, of the `model` and of its `base` (rates of the gene and the cell); else None.
@@ -140,6 +143,7 @@ class AutoImpute:
         batch_size: int | None = None,
         held_out_share: float | None = None,
         n_folds: int | None = None,
+        n_networks: int | None = None,
         device: str = "auto",
         random_state: int | np.random.Generator = 0,
     ) -> None:
@@ -155,6 +159,7 @@ class AutoImpute:
             batch_size=batch_size,
             held_out_share=held_out_share,
             n_folds=n_folds,
+            n_networks=n_networks,
         )
         check_estimand(estimand, preset=preset, objective=objective)
         self.estimand = estimand or default_estimand(objective)
@@ -338,7 +343,7 @@ class AutoImpute:
         return self.fit(data, layer=layer).impute(data, layer=layer, keep_observed=keep_observed)
 
     def embed(self, data: "Data", *, layer: str | None = None, batch: Any = None) -> "NDArray[np.float32]":
-        """Return cells × hidden units: the last hidden layer of the network with most weight."""
+        """Return cells × hidden units: the last hidden layer of the network with most weight; of counts, the first."""
         from ._batches import batch_positions
         from .model.counts import CountsModel
 

@@ -89,6 +89,9 @@ def impute(
             help="Share of entries to score on (default: 0.1 a fold, 0.05 of counts; none with --preset paper)."
         ),
     ] = None,
+    n_networks: Annotated[
+        int | None, typer.Option(help="How many networks are averaged; of counts (default: 5, 3 or 1, by the cells).")
+    ] = None,
     model: Annotated[Path | None, typer.Option("--model", help="Save the trained model here.")] = None,
     from_model: Annotated[
         Path | None, typer.Option("--from-model", help="Apply this model, a block of cells at a time.")
@@ -128,6 +131,7 @@ def impute(
             "threshold": threshold,
             "max_epochs": max_epochs,
             "held_out_share": held_out_share,
+            "n_networks": n_networks,
         }
         selected = {"n_top_genes": n_top_genes, "flavor": flavor}
         of_counts = {"batch_key": batch_key, "as_batch": as_batch, "depth": depth, "sd": sd}

@@ -28,6 +28,7 @@ def impute(
     max_epochs: int | None = None,
     batch_size: int | None = None,
     held_out_share: float | None = None,
+    n_networks: int | None = None,
     device: str = "auto",
 ) -> Imputed:
     """Train the counts objective and return the posterior mean of every count, at the cell's own number of molecules.
@@ -40,7 +41,7 @@ def impute(
         Counts of molecules, cells × genes.
     rng
         Seeds holding out, the weights and the thinning.
-    hidden, learning_rate, l2, threshold, max_epochs, batch_size, held_out_share, device
+    hidden, learning_rate, l2, threshold, max_epochs, batch_size, held_out_share, n_networks, device
         As in `scautoimpute.AutoImpute`.
     """
     model = AutoImpute(
@@ -52,6 +53,7 @@ def impute(
         max_epochs=max_epochs,
         batch_size=batch_size,
         held_out_share=held_out_share,
+        n_networks=n_networks,
         device=device,
         random_state=rng,
     )

@@ -23,7 +23,7 @@ from .counts_network import SMALLEST_SHARE, as_array, hidden_layer, log_shares, 
 from .dispersion import gamma_posterior
 from .network import Autoencoder
 
-__all__ = ["EXPERTS", "CountsModel", "build_network", "whole_posterior"]
+__all__ = ["EXPERTS", "CountsModel", "build_network", "network_names", "whole_posterior"]
 
 EXPERTS = ("gene_frequencies", "gene_frequencies_own_counts", "network", "network_own_counts")
 CELLS_PER_BLOCK = 256
@@ -35,15 +35,17 @@ class CountsModel:
 
     Attributes
     ----------
+    networks
+        Whose shares of the genes are averaged: what one learned by chance, the others did not.
     dispersion_2G
-        φ of each gene about the gene frequencies and about the network.
+        φ of each gene about the gene frequencies and about the networks.
     weights_K
         What each of `EXPERTS` is worth, summing to one.
     batches
         Names of the batches; none if it was trained without.
     """
 
-    network: Autoencoder
+    networks: tuple[Autoencoder, ...]
     encoding: CountsEncoding
     dispersion_2G: Tensor
     weights_K: NDArray[np.float64]
@@ -98,21 +100,21 @@ class CountsModel:
 
     @torch.no_grad()
     def shares(self, x: sparse.csr_array, batch_B: Any, into_B: Any) -> tuple[Tensor, Tensor]:
-        """Share of each gene among a cell's molecules, by the gene frequencies and by the network, B × G."""
+        """Share of each gene among a cell's molecules, by the gene frequencies and by the networks, B × G."""
         chosen_B = torch.as_tensor(into_B, device=self.device)
         frequency_BG = self.encoding.log_frequency_KG.index_select(0, chosen_B).exp()
-        h_BH = self._hidden(x, batch_B)
-        offset_BG = offsets(self.network, self.encoding, into_B)
-        return frequency_BG, log_shares(h_BH, self.network.decoder.weight, offset_BG, product_type(self.device)).exp_()
+        inputs, total_BG = self.encoding.encode(x, batch_B), torch.zeros(())
+        for net in self.networks:
+            h_BH, offset_BG = hidden_layer(net, inputs, self.encoding.centre_I), offsets(net, self.encoding, into_B)
+            total_BG = total_BG + log_shares(h_BH, net.decoder.weight, offset_BG, product_type(self.device)).exp_()
+        return frequency_BG, total_BG.div_(len(self.networks))
 
     @torch.no_grad()
     def embed(self, x: sparse.csr_array, batch_N: NDArray[np.intp] | None = None) -> NDArray[np.float32]:
-        """Hidden layer of the network, N × H; `batch_N` is for models that were trained with several."""
+        """Hidden layer of the first network, N × H; `batch_N` is for models that were trained with several."""
         batch_N = np.zeros(x.shape[0], dtype=np.intp) if batch_N is None else batch_N
-        return np.concatenate([as_array(self._hidden(x[rows], batch_N[rows])) for rows in self.blocks(x)])
-
-    def _hidden(self, x: sparse.csr_array, batch_B: Any) -> Tensor:
-        return hidden_layer(self.network, self.encoding.encode(x, batch_B), self.encoding.centre_I)
+        blocks = [(self.encoding.encode(x[rows], batch_N[rows]), self.encoding.centre_I) for rows in self.blocks(x)]
+        return np.concatenate([as_array(hidden_layer(self.networks[0], *block)) for block in blocks])
 
     @staticmethod
     def blocks(x: sparse.csr_array) -> Iterator[slice]:
@@ -131,7 +133,8 @@ class CountsModel:
 
     def to(self, device: torch.device) -> "CountsModel":
         """Same model on `device`."""
-        moved = self.network.to(device), self.encoding.to(device), self.dispersion_2G.to(device)
+        networks = tuple(network.to(device) for network in self.networks)
+        moved = networks, self.encoding.to(device), self.dispersion_2G.to(device)
         return CountsModel(*moved, self.weights_K, self.batches)
 
 
@@ -165,3 +168,8 @@ def build_network(n_genes: int, n_batches: int, hidden: tuple[int, ...]) -> Auto
     """Network with uninitialised weights: genes and batch in, logits of the genes out."""
     n_side = n_batches if n_batches > 1 else 0
     return Autoencoder(n_genes + n_side, n_genes, hidden, activation="gelu", n_side=n_side)
+
+
+def network_names(n_networks: int) -> list[str]:
+    """Return what the networks are called in files and in the history."""
+    return ["network", *(f"network{number}" for number in range(2, n_networks + 1))]

@@ -12,8 +12,8 @@ from scipy import sparse
 from ..metrics.recovery import gene_cell_bias, gene_mean, hide_entries, recovery_scores
 from ..progress import progress_bar
 from .checkpoint import Checkpoint
-from .counts import CountsModel
-from .counts_fit import fit_counts
+from .counts import CountsModel, network_names
+from .counts_fit import fit_counts, n_networks
 from .detection import fit_detection
 from .masked import VARIANTS, HeldOutPrediction, MaskedModel, fit_masked
 from .paper import PaperModel, fit_paper
@@ -69,20 +69,19 @@ def fit_counts_model(
     checkpoint: Checkpoint | None = None,
 ) -> Outcome:
     """Train the counts objective on counts, cells × genes, of cells whose batch is given as a position in `batches`."""
-    with progress_bar(settings.max_epochs, "training (at most)", "epoch") as bar:
-        shown = 0
+    names, at_most = network_names(n_networks(x.shape[0], settings)), settings.max_epochs
+    with progress_bar(len(names) * at_most, "training (at most)", "epoch") as bar:
 
-        def on_epoch(record: TrainingRecord) -> None:
-            nonlocal shown
-            bar.update(len(record.epochs) - shown)
-            shown = len(record.epochs)
+        def on_epoch(name: str, record: TrainingRecord) -> None:
+            bar.update(names.index(name) * at_most + len(record.epochs) - bar.n)
 
-        model, scores, record = fit_counts(
+        model, scores, records = fit_counts(
             x, batch_N, settings, rng, device, batches=batches, on_epoch=on_epoch, checkpoint=checkpoint
         )
-        bar.update(settings.max_epochs - shown)
-    rows = [{"network": "network", "fold": 0} | epoch for epoch in record.epochs]
-    return Outcome(model, pd.DataFrame(rows, columns=COUNTS_COLUMNS), scores, record.converged)
+        bar.update(bar.total - bar.n)
+    converged = all(record.converged for record in records.values())
+    rows = [{"network": network, "fold": 0} | epoch for network, r in records.items() for epoch in r.epochs]
+    return Outcome(model, pd.DataFrame(rows, columns=COUNTS_COLUMNS), scores, converged)
 
 
 def _fit_default(

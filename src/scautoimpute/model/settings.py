@@ -11,6 +11,7 @@ __all__ = ["Objective", "Preset", "Settings"]
 
 Objective = Literal["masked", "counts"]
 Preset = Literal["paper"]
+MOST_NETWORKS = 20
 
 _DEFAULTS: dict[str | None, dict[str, Any]] = {
     None: {
@@ -62,6 +63,7 @@ class Settings:
     batch_size: int | None
     held_out_share: float
     n_folds: int
+    n_networks: int | None = None
 
     @classmethod
     def resolve(cls, *, objective: str, preset: str | None, **chosen: Any) -> "Settings":
@@ -93,6 +95,8 @@ class Settings:
         _number("n_folds", self.n_folds, 1, 20, whole=True)
         if self.batch_size is not None:
             _number("batch_size", self.batch_size, 1, whole=True)
+        if self.n_networks is not None:
+            _number("n_networks", self.n_networks, 1, MOST_NETWORKS, whole=True)
         lowest, highest = (0.0, 0.9) if self.preset == "paper" else (0.01, 0.9 / self.n_folds)
         _number("held_out_share", self.held_out_share, lowest, highest)
 
@@ -124,7 +128,7 @@ def _refuse_unused(settings: Settings, chosen: dict[str, Any]) -> None:
         f"optimizer={settings.optimizer!r} without preset='paper'": (
             ("l2",) if settings.optimizer != "adamw" and not is_paper else ()
         ),
-        "objective='counts'": ("n_folds",) if settings.objective == "counts" else (),
+        f"objective={settings.objective!r}": ("n_folds",) if settings.objective == "counts" else ("n_networks",),
     }
     for why, names in unused.items():
         for name in names:

@@ -8,14 +8,14 @@ import torch
 from torch import Tensor
 
 from .base import TwoWayBase
-from .counts import EXPERTS, CountsModel, build_network
+from .counts import EXPERTS, CountsModel, build_network, network_names
 from .counts_inputs import CountsEncoding
 from .detection import DETECTION_NETWORK, DetectionModel
 from .inputs import Encoding
 from .masked import VARIANTS, Fold, MaskedModel
 from .network import Autoencoder
 from .paper import PaperModel
-from .settings import Settings
+from .settings import MOST_NETWORKS, Settings
 
 __all__ = ["model_from_state", "model_state"]
 
@@ -97,9 +97,12 @@ def _model(
 
 
 def _counts_state(model: CountsModel) -> tuple[Tensors, dict[str, Any]]:
-    tensors = _named(model.network.state_dict(), "network") | _named(model.encoding.tensors, "encoding")
+    tensors = _named(model.encoding.tensors, "encoding")
+    for name, network in zip(network_names(len(model.networks)), model.networks, strict=True):
+        tensors |= _named(network.state_dict(), name)
     tensors |= {"dispersion": model.dispersion_2G.cpu().contiguous(), "weights": torch.as_tensor(model.weights_K)}
-    return tensors, {"median_library": model.encoding.median_library, "batches": list(model.batches)}
+    facts = {"median_library": model.encoding.median_library, "batches": list(model.batches)}
+    return tensors, facts | {"n_networks": len(model.networks)}
 
 
 def _counts_model(tensors: Tensors, values: dict[str, Any], settings: Settings, n_genes: int) -> CountsModel:
@@ -108,8 +111,12 @@ def _counts_model(tensors: Tensors, values: dict[str, Any], settings: Settings, 
         msg = "the names of its batches are no list of several names"
         raise ValueError(msg)
     n_batches, median = max(1, len(batches)), _finite(values["median_library"])
+    n_networks = values.get("n_networks", 1)  # one before format 4
+    if type(n_networks) is not int or not 1 <= n_networks <= MOST_NETWORKS:
+        msg = f"it has {n_networks!r} networks instead of 1 to {MOST_NETWORKS}"
+        raise ValueError(msg)
     with torch.device("meta"):
-        network = build_network(n_genes, n_batches, settings.hidden)
+        networks = [build_network(n_genes, n_batches, settings.hidden) for _ in range(n_networks)]
     n_inputs = n_genes + (n_batches if n_batches > 1 else 0)
     shapes = {"centre_I": (n_inputs,), "unit_G": (n_genes,), "log_frequency_KG": (n_batches, n_genes)}
     scales = {name: _of_shape(tensors, f"encoding.{name}", s, torch.float32) for name, s in shapes.items()}
@@ -119,7 +126,9 @@ def _counts_model(tensors: Tensors, values: dict[str, Any], settings: Settings, 
         msg = "its weights are no shares of one, or its median library or dispersions are not positive"
         raise ValueError(msg)
     encoding = CountsEncoding(**scales, median_library=median)
-    return CountsModel(_loaded(network, tensors, "network"), encoding, dispersion_2G, weights_K, tuple(batches))
+    named = zip(networks, network_names(n_networks), strict=True)
+    loaded = tuple(_loaded(network, tensors, name) for network, name in named)
+    return CountsModel(loaded, encoding, dispersion_2G, weights_K, tuple(batches))
 
 
 def _named(tensors: Tensors, prefix: str) -> Tensors:

@@ -192,6 +192,8 @@ def _way_of_training(record: Mapping[str, Any], model: "AutoImpute | None") -> W
     taken = {name: value for name, value in settings.items() if name in METHODS[method].options}
     if "estimand" in METHODS[method].options:
         taken["estimand"] = estimates
+    if of_counts:  # as many as the run had, however few cells are looked at
+        taken["n_networks"] = settings["n_networks"] = int(record.get("n_networks", 1))
     keep = None if of_counts else bool(record["keep_observed"])
     return Way(method, taken, keep, estimates, settings, model)
 
