@@ -254,7 +254,9 @@ def test_the_sd_is_that_of_draws_from_the_mixture(trained, counts):
 
 
 def fitted(x, rng=3, folder=None, on_epoch=lambda *_: None, **chosen):
-    settings = Settings.resolve(objective="counts", preset=None, **{"hidden": 6, "max_epochs": 25, "n_networks": 2} | chosen)
+    settings = Settings.resolve(
+        objective="counts", preset=None, **{"hidden": 6, "max_epochs": 25, "n_networks": 2} | chosen
+    )
     return counts_fit.fit_counts(
         sparse.csr_array(x),
         np.zeros(len(x), dtype=int),
@@ -567,7 +569,7 @@ def test_few_cells_have_several_networks_whose_shares_are_averaged(counts):
     assert not np.allclose(each[0], each[1])
     np.testing.assert_allclose(model.shares(x, batch, batch)[1].numpy(), np.mean(each, axis=0), rtol=1e-5)
     asked, by_cells = (Settings.resolve(objective="counts", preset=None, n_networks=n) for n in (2, None))
-    assert [counts_fit.n_networks(n, by_cells) for n in (30, 1000, 1001, 2000, 2001)] == [5, 5, 3, 3, 1]
+    assert [counts_fit.n_networks(n, by_cells) for n in (30, 2000, 2001)] == [3, 3, 1]
     assert counts_fit.n_networks(10**6, asked) == 2
 
 

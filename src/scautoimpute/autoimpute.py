@@ -78,8 +78,8 @@ class AutoImpute:
         training, weigh the networks and score the result: of each cell's molecules 0.05, once.
         `preset="paper"` hides nothing unless asked.
     n_networks
-        How many networks are averaged, of counts only: by default five for up to 1,000 cells, three for up to 2,000,
-        of which each by itself depends on chance; one for more.
+        How many networks are averaged, of counts only: by default three for up to 2,000 cells, of which each network
+        learns something by chance; one for more.
     device
         `"auto"` (a GPU if there is one), `"cpu"`, `"cuda"`, …
     random_state

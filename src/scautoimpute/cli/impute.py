@@ -90,7 +90,7 @@ def impute(
         ),
     ] = None,
     n_networks: Annotated[
-        int | None, typer.Option(help="How many networks are averaged; of counts (default: 5, 3 or 1, by the cells).")
+        int | None, typer.Option(help="How many networks are averaged; of counts (default: 3 up to 2,000 cells).")
     ] = None,
     model: Annotated[Path | None, typer.Option("--model", help="Save the trained model here.")] = None,
     from_model: Annotated[
