@@ -194,22 +194,25 @@ class AutoImpute:
         x, genes = self._read(data, layer, fitting=True)
         return self._fit(x, genes, batch, checkpoint)
 
-    def _fit(self, x: Any, genes: Any, batch: Any, checkpoint: str | Path | None) -> Self:
-        """Learn from a matrix that has been checked."""
-        from .model.checkpoint import open_checkpoint
+    def _fit(
+        self, x: Any, genes: Any, batch: Any, checkpoint: str | Path | None, *, staging: Path | None = None
+    ) -> Self:
+        """Learn from a matrix that has been checked; of counts, from rows of a file too, staged on disk if asked."""
+        from .model.checkpoint import digest_of, open_checkpoint
         from .model.device import resolve_device
         from .model.fit import fit_counts_model, fit_model
 
         refuse_batches(batch, self.settings.objective)
         batch_N, names = learned_batches(batch, x.shape[0])
         (refuse_few_molecules if self._of_counts else refuse_too_few)(x)
-        device = resolve_device(self.device)
-        seed, rng = self.random_state, generator_of(self.random_state)
-        told = {"x": x, "settings": self.settings, "random_state": seed, "device": device}
+        device, rng = resolve_device(self.device), generator_of(self.random_state)
+        told = {"shape": x.shape, "settings": self.settings, "random_state": self.random_state, "device": device}
         with open_checkpoint(checkpoint, **told, batch_N=batch_N if names else None) as progress:
             if self._of_counts:
-                outcome = fit_counts_model(x, batch_N, self.settings, rng, device, batches=names, checkpoint=progress)
+                kept: dict[str, Any] = {"checkpoint": progress, "staging": staging}
+                outcome = fit_counts_model(x, batch_N, self.settings, rng, device, batches=names, **kept)
             else:
+                progress.claim(digest_of(x))
                 expected = self.estimand == "expected"
                 outcome = fit_model(x, self.settings, rng, device, progress, with_detection=expected)
         self.model_: MaskedModel | PaperModel | CountsModel = outcome.model

@@ -1,6 +1,7 @@
 """From observed entries and settings to a model, its history and its held-out scores."""
 
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from ..progress import progress_bar
 from .checkpoint import Checkpoint
 from .counts import CountsModel
 from .counts_fit import fit_counts
+from .counts_store import CountsRows
 from .detection import fit_detection
 from .masked import VARIANTS, HeldOutPrediction, MaskedModel, fit_masked
 from .paper import PaperModel, fit_paper
@@ -59,7 +61,7 @@ def fit_model(
 
 
 def fit_counts_model(
-    x: sparse.csr_array,
+    x: CountsRows,
     batch_N: NDArray[np.intp],
     settings: Settings,
     rng: np.random.Generator,
@@ -67,8 +69,12 @@ def fit_counts_model(
     *,
     batches: tuple[str, ...] = (),
     checkpoint: Checkpoint | None = None,
+    staging: Path | None = None,
 ) -> Outcome:
-    """Train the counts objective on counts, cells × genes, of cells whose batch is given as a position in `batches`."""
+    """Train the counts objective on counts, cells × genes, of cells whose batch is given as a position in `batches`.
+
+    What is trained on is kept in the folder `staging`, or in memory.
+    """
     with progress_bar(settings.max_epochs, "training (at most)", "epoch") as bar:
         shown = 0
 
@@ -77,8 +83,9 @@ def fit_counts_model(
             bar.update(len(record.epochs) - shown)
             shown = len(record.epochs)
 
+        kept: dict[str, Any] = {"checkpoint": checkpoint, "staging": staging}
         model, scores, record = fit_counts(
-            x, batch_N, settings, rng, device, batches=batches, on_epoch=on_epoch, checkpoint=checkpoint
+            x, batch_N, settings, rng, device, batches=batches, on_epoch=on_epoch, **kept
         )
         bar.update(settings.max_epochs - shown)
     rows = [{"network": "network", "fold": 0} | epoch for epoch in record.epochs]
