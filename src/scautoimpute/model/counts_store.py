@@ -10,7 +10,7 @@ Shape legend: N cells, B cells that are asked for, G genes, Z stored counts.
 import tempfile
 from io import FileIO
 from pathlib import Path
-from typing import Any, Protocol, cast
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -86,6 +86,9 @@ class CountsStore:
 
     def append(self, x: sparse.csr_array) -> None:
         """Add the next rows."""
+        if x.max() > self._largest or (self._file is None and self.nnz + x.nnz > len(self._entries)):
+            msg = "the counts have changed while they were read: run again when nothing writes to them"
+            raise ValueError(msg)
         entries = np.empty(x.nnz, dtype=self._type)
         entries["column"], entries["count"] = x.indices, x.data
         first, self._n_rows = self._n_rows, self._n_rows + x.shape[0]
@@ -116,7 +119,7 @@ class CountsStore:
             spans = [self._entries[start:end] for start, end in pieces]
             return spans[0] if len(spans) == 1 else np.concatenate([self._entries[:0], *spans])
         entries = np.empty(n_entries, dtype=self._type)
-        left = memoryview(entries.view(np.uint8))
+        left = _bytes_of(entries)
         for start, end in pieces:
             size = (end - start) * self._type.itemsize
             self._file.seek(start * self._type.itemsize)
@@ -127,12 +130,12 @@ class CountsStore:
     def _opened(self, folder: Path) -> FileIO:
         """Return a file without a name, whose room is free again when the process ends."""
         try:
-            return cast("FileIO", tempfile.TemporaryFile(dir=folder, buffering=0))  # noqa: SIM115 (as long as the store)
+            return tempfile.TemporaryFile(dir=folder, buffering=0)  # noqa: SIM115 (as long as the store)
         except OSError as error:
             raise self._cannot(error) from error
 
     def _write(self, file: FileIO, entries: NDArray[Any]) -> None:
-        left = memoryview(entries.view(np.uint8))
+        left = _bytes_of(entries)
         try:
             while len(left):  # one call of the system writes 2 GB at most
                 left = left[file.write(left) :]
@@ -162,6 +165,10 @@ def entry_type(n_genes: int, largest: float) -> np.dtype[Any]:
     small = np.iinfo(np.uint16).max
     column = np.uint16 if n_genes <= small + 1 else np.int32
     return np.dtype([("column", column), ("count", np.uint16 if largest <= small else np.float32)])
+
+
+def _bytes_of(entries: NDArray[Any]) -> memoryview:
+    return memoryview(entries.view(np.uint8).data)
 
 
 def _fill(file: FileIO, buffer: memoryview) -> None:
