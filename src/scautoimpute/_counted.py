@@ -144,7 +144,7 @@ def counted_rows(
         raise ValueError(msg)
     _refuse_few_cells(x.shape[0])
     refuse_few(int(facts.cells_G.sum()), int(facts.total_G.sum()), x.shape)
-    library_N, seen = facts.library_N, facts.seen
+    library_N, seen = facts.libraries(), facts.seen
     found = library_facts(library_N, reference=False, stacklevel=5)
     if genes is None:
         normalised = _normalised(x, found["median_total"])

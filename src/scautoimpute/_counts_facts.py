@@ -52,9 +52,8 @@ class CountsFacts:
         self.histogram.add(block.data)
         self._library.append(row_sums(block))
 
-    @property
-    def library_N(self) -> "FloatArray":
-        """Molecules of each cell."""
+    def libraries(self) -> "FloatArray":
+        """Return the molecules of each cell."""
         return np.concatenate(self._library)
 
     @property
@@ -65,4 +64,4 @@ class CountsFacts:
     @property
     def verdict(self) -> UmiVerdict:
         """Whether they look like molecules."""
-        return verdict_on(self.histogram, self.library_N)
+        return verdict_on(self.histogram, self.libraries())

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from scipy import sparse
 
+    from ._staging import Staging
     from .model.counts import CountsModel
     from .model.masked import MaskedModel
     from .model.paper import PaperModel
@@ -191,13 +192,12 @@ class AutoImpute:
         OSError
             If progress cannot be kept, or (BlockingIOError) another process is at work in the folder.
         """
-        x, genes = self._read(data, layer, fitting=True)
-        return self._fit(x, genes, batch, checkpoint)
+        return self._fit(*self._read(data, layer, fitting=True), batch, checkpoint)
 
     def _fit(
-        self, x: Any, genes: Any, batch: Any, checkpoint: str | Path | None, *, staging: Path | None = None
+        self, x: Any, genes: Any, batch: Any, checkpoint: str | Path | None, *, staging: "Staging | None" = None
     ) -> Self:
-        """Learn from a matrix that has been checked; of counts, from rows of a file too, staged on disk if asked."""
+        """Learn from a matrix that has been checked; of counts, from rows of a file too, with a place to stage them."""
         from .model.checkpoint import digest_of, open_checkpoint
         from .model.device import resolve_device
         from .model.fit import fit_counts_model, fit_model
@@ -228,10 +228,8 @@ class AutoImpute:
     @property
     def batches_(self) -> list[str]:
         """Names of the batches that a model of counts was trained on."""
-        from .model.counts import CountsModel
-
         self._check_fitted()
-        return list(self.model_.batches) if isinstance(self.model_, CountsModel) else []
+        return list(getattr(self.model_, "batches", ()))
 
     @property
     def weights_(self) -> dict[str, float]:

@@ -66,9 +66,7 @@ class Staged:
     digest: str
 
 
-def stage(
-    x: CountsRows, held_out_share: float, rng: np.random.Generator, *, folder: Path | None = None
-) -> Staged:
+def stage(x: CountsRows, held_out_share: float, rng: np.random.Generator, *, folder: Path | None = None) -> Staged:
     """Part the molecules, each by itself: a `held_out_share` is held out, half of it to stop by and half to weigh by.
 
     Parameters

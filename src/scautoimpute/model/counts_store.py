@@ -130,7 +130,7 @@ class CountsStore:
     def _opened(self, folder: Path) -> FileIO:
         """Return a file without a name, whose room is free again when the process ends."""
         try:
-            return tempfile.TemporaryFile(dir=folder, buffering=0)  # noqa: SIM115 (as long as the store)
+            return tempfile.TemporaryFile(dir=folder, buffering=0)
         except OSError as error:
             raise self._cannot(error) from error
 

@@ -16,8 +16,8 @@ from scipy import sparse
 from torch import Tensor
 
 from .counts_inputs import CountsEncoding
-from .counts_store import CountsStore
 from .counts_network import Rows, Workspace, hidden_layer, multinomial_loss, offsets, product_type
+from .counts_store import CountsStore
 from .network import Autoencoder
 from .thinning import thin_values, with_values
 from .training import Training, TrainingRecord

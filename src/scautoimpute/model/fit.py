@@ -1,8 +1,7 @@
 """From observed entries and settings to a model, its history and its held-out scores."""
 
 from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -21,6 +20,9 @@ from .masked import VARIANTS, HeldOutPrediction, MaskedModel, fit_masked
 from .paper import PaperModel, fit_paper
 from .settings import Settings
 from .training import TrainingRecord
+
+if TYPE_CHECKING:
+    from .._staging import Staging
 
 __all__ = ["Outcome", "fit_counts_model", "fit_model"]
 
@@ -69,11 +71,11 @@ def fit_counts_model(
     *,
     batches: tuple[str, ...] = (),
     checkpoint: Checkpoint | None = None,
-    staging: Path | None = None,
+    staging: "Staging | None" = None,
 ) -> Outcome:
     """Train the counts objective on counts, cells × genes, of cells whose batch is given as a position in `batches`.
 
-    What is trained on is kept in the folder `staging`, or in memory.
+    What is trained on is kept in memory, or where `staging` says.
     """
     with progress_bar(settings.max_epochs, "training (at most)", "epoch") as bar:
         shown = 0
@@ -83,7 +85,8 @@ def fit_counts_model(
             bar.update(len(record.epochs) - shown)
             shown = len(record.epochs)
 
-        kept: dict[str, Any] = {"checkpoint": checkpoint, "staging": staging}
+        place = None if staging is None else staging.place(x, settings, len(batches))
+        kept: dict[str, Any] = {"checkpoint": checkpoint, "staging": place}
         model, scores, record = fit_counts(
             x, batch_N, settings, rng, device, batches=batches, on_epoch=on_epoch, **kept
         )
