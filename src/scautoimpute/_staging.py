@@ -94,8 +94,8 @@ class Staging:
     def _refuse(self, n_genes: int, missing: float) -> None:
         told = "half of what is free" if self.max_memory is None else f"max_memory={_in_words(self.max_memory)}"
         msg = (
-            f"a network of {n_genes:,} genes needs {_in_words(missing)} more than {told}: allow more, or model fewer genes "
-            "with n_top_genes= or genes="
+            f"a network of {n_genes:,} genes needs {_in_words(missing)} more than {told}: allow more, "
+            "or model fewer genes with n_top_genes= or genes="
         )
         raise MemoryError(msg)
 

@@ -8,6 +8,7 @@ Shape legend: N cells, B cells that are asked for, G genes, Z stored counts.
 """
 
 import tempfile
+import weakref
 from io import FileIO
 from pathlib import Path
 from typing import Any, Protocol
@@ -130,9 +131,11 @@ class CountsStore:
     def _opened(self, folder: Path) -> FileIO:
         """Return a file without a name, whose room is free again when the process ends."""
         try:
-            return tempfile.TemporaryFile(dir=folder, buffering=0)
+            file = tempfile.TemporaryFile(dir=folder, buffering=0)  # noqa: SIM115 (open as long as the store is there)
         except OSError as error:
             raise self._cannot(error) from error
+        weakref.finalize(self, file.close)
+        return file
 
     def _write(self, file: FileIO, entries: NDArray[Any]) -> None:
         left = _bytes_of(entries)
