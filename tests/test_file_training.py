@@ -288,7 +288,7 @@ def assert_same_result(found, record, wanted):
     assert found.obsm["X_autoimpute"].tobytes() == wanted.obsm["X_autoimpute"].tobytes()
     pd.testing.assert_frame_equal(found.obs, wanted.obs, check_exact=True)
     pd.testing.assert_frame_equal(found.var, wanted.var, check_exact=True)
-    assert record.keys() == wanted.uns["imputed"].keys()
+    assert record.keys() - {"staged"} == wanted.uns["imputed"].keys()
     for name, value in wanted.uns["imputed"].items():
         assert str(record[name]) == str(value), name
 
@@ -444,8 +444,9 @@ def test_a_budget_that_cannot_be_kept_is_refused(adata, tmp_path):
 UNDER_A_LIMIT = """
     import resource, sys, warnings, psutil
     from pathlib import Path
+    from types import SimpleNamespace
     import scautoimpute as sai
-    from scautoimpute._staging import Staging, _working_bytes
+    from scautoimpute._staging import working_bytes
     import scautoimpute.model.fit, scautoimpute.io.write, torch._dynamo
 
     folder, way = Path(sys.argv[1]), sys.argv[2]
@@ -462,31 +463,33 @@ UNDER_A_LIMIT = """
         if way == "memory":
             sai.tl.autoimpute(sai.read(folder / "large.h5ad"), model=model)
         else:
-            working = _working_bytes(3000, (4,), 0) + 8e6
+            size = SimpleNamespace(shape=(10_000, 3000), nnz=12_000_000)
+            more = working_bytes(size, (4,), 0) + 25e6  # about half of what the counts take
             record = sai.impute_file(
                 folder / "large.h5ad",
                 output=folder / "out.h5ad",
                 model=model,
-                max_memory=int(psutil.Process().memory_info().rss + working),
+                max_memory=int(psutil.Process().memory_info().rss + more),
             )
+            assert record["staged"].endswith(f"on disk, in {folder}"), record["staged"]
             print(record["n_zeros_filled"])
-    except MemoryError as error:
-        print("MemoryError", error)
+    except (MemoryError, RuntimeError) as error:  # the latter is torch's
+        print("too little:", error)
     """
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the limit on a process's data is Linux's")
 def test_what_would_not_fit_in_memory_is_trained_on_and_written(tmp_path):
     rng = np.random.default_rng(0)
-    x = sparse.random_array((16_000, 3000), density=0.1, format="csr", rng=rng, dtype=np.float32)
-    x.data = rng.integers(1, 4, x.nnz).astype(np.float32)
+    blocks = (rng.integers(0, 5, (500, 3000), dtype=np.int8).clip(2) - 2 for _ in range(20))
+    x = sparse.vstack([sparse.csr_array(block.astype(np.float32)) for block in blocks], format="csr")
     AnnData(sparse.csr_matrix(x)).write_h5ad(tmp_path / "large.h5ad")
     AnnData(sparse.csr_matrix(x[:100])).write_h5ad(tmp_path / "small.h5ad")
     said = {way: under_a_limit(tmp_path, way) for way in ("memory", "file")}
-    assert said["memory"].startswith("MemoryError")
-    assert int(said["file"]) == 16_000 * 3000 - x.nnz
+    assert said["memory"].startswith("too little:")
+    assert int(said["file"]) == 10_000 * 3000 - x.nnz
     with h5py.File(tmp_path / "out.h5ad") as file:
-        assert file["layers/imputed"].shape == (16_000, 3000)
+        assert file["layers/imputed"].shape == (10_000, 3000)
         assert file["layers/imputed"][-1].min() > 0
 
 

@@ -108,7 +108,7 @@ def impute_file(
 
     Returns
     -------
-    The record that is in ``uns[key_added]`` of the output.
+    The record that is in ``uns[key_added]`` of the output; where counts were kept that were trained on, as `staged`.
 
     Raises
     ------
@@ -216,16 +216,16 @@ def train_and_impute(
         train_cells(ready, estimator, staging=staging, **training, **of_batches)
         when_trained()
         written: dict[str, Any] = {"output": output, "overwrite": overwrite, "key_added": key_added, **options}
-        return impute_cells(
+        record = impute_cells(
             ready.cells, model=estimator, layer=ready.layer, trained_here=ready.chosen.reason, **written
         )
+        return record | {"staged": staging.in_words}
     adata = ready.cells
     tl.autoimpute(adata, layer=ready.layer, model=estimator, key_added=key_added, **training, **options)
     adata.uns[key_added]["objective_reason"] = ready.chosen.reason
     when_trained()
     write(adata, output, layer=key_added, overwrite=overwrite)
-    record: dict[str, Any] = adata.uns[key_added]
-    return record
+    return dict(adata.uns[key_added])
 
 
 @contextmanager

@@ -302,7 +302,7 @@ def _train(
         told = {name: options[name] for name in ("key_added", "scale", "keep_observed")}
         told |= {name: of_counts[name] for name in ("batch_key", "as_batch", "depth")}
         reporting.keep_trained(ready.cells, layer=ready.layer, record=record, model=estimator, **told)
-    return record | ({} if staging.in_words is None else {"staged": staging.in_words}), ready.assumed
+    return record, ready.assumed
 
 
 def _read(source: Path, layer: str | None, key_added: str, *, transpose: bool) -> "tuple[AnnData, str | None, str]":
