@@ -15,7 +15,7 @@ from scautoimpute import AutoImpute
 from scautoimpute._umi import umi_like
 from scautoimpute.errors import CheckpointError
 from scautoimpute.model import checkpoint as checkpoint_module
-from scautoimpute.model import counts_fit, thinning
+from scautoimpute.model import counts_fit, counts_staging, thinning
 from scautoimpute.model.checkpoint import Checkpoint
 from scautoimpute.model.counts_inputs import CountsEncoding, batch_frequencies
 from scautoimpute.model.counts_network import Rows, Workspace, hidden_layer, log_shares, multinomial_loss
@@ -295,7 +295,7 @@ def test_too_few_molecules_are_refused_in_a_line():
 
 def test_held_out_molecules_are_never_seen_in_training(counts, monkeypatch):
     """Moving the weighing molecules to other genes changes weights and scores, and not a bit of the network."""
-    split = counts_fit.split_molecules
+    split = counts_staging.split_molecules
     results = []
     for moved in (False, True):
         calls = []
@@ -307,7 +307,7 @@ def test_held_out_molecules_are_never_seen_in_training(counts, monkeypatch):
                 stay = sparse.csr_array(stay.toarray()[:, ::-1])
             return stay, taken
 
-        monkeypatch.setattr(counts_fit, "split_molecules", parted)
+        monkeypatch.setattr(counts_staging, "split_molecules", parted)
         results.append(fitted(counts))
         assert len(calls) == 2
     (one, scores, record), (other, moved_scores, moved_record) = results

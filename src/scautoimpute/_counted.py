@@ -6,28 +6,28 @@ Shape legend: N cells, G genes of the data, P genes of the model.
 """
 
 import warnings
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from scipy import sparse
 
 from ._alignment import Alignment, align_genes
-from ._counts import checked_counts, median_normalised, report_empty
-from ._genes import Flavor, FloatArray, IntArray, TopGenes, top_genes
+from ._counts import checked_counts, library_facts, normalised_by, refuse_all_zero, report_empty
+from ._counts_facts import CountsFacts
+from ._genes import Flavor, FloatArray, IntArray, TopGenes, mean_variance, top_genes_by
 from ._recipe import MIN_CELLS, gene_counts, model_shares, selection_choices
-from ._training_report import refuse_few_molecules
+from ._training_report import refuse_few
 from ._umi import molecules, refuse_fractions, refuse_reads
 from .io.checks import refuse_transposed
-from .io.matrix import row_sums
+from .io.matrix import CELLS_PER_BLOCK, row_blocks, row_sums
 
 if TYPE_CHECKING:
     import pandas as pd
     from anndata import AnnData
     from numpy.typing import NDArray
 
-__all__ = ["Counted", "counted_as", "counted_matrix", "size_factors"]
+__all__ = ["Counted", "counted_as", "counted_matrix", "counted_rows", "size_factors"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +37,7 @@ class Counted:
     Attributes
     ----------
     x
-        Counts, N × P, in the model's order.
+        Counts, N × P, in the model's order: a ``csr_array``, or rows of a file (`CountsRows`).
     genes
         Positions of the modelled genes among those of the data, those that it has.
     share_P
@@ -52,7 +52,7 @@ class Counted:
         Where the genes of a trained model are in the data; None where the genes are the data's own.
     """
 
-    x: sparse.csr_array
+    x: Any
     genes: IntArray
     share_P: FloatArray
     library_N: FloatArray
@@ -106,23 +106,66 @@ def counted_matrix(
     refuse_transposed(adata)
     x = checked_counts(adata, layer)
     refuse_fractions(x)
-    refuse_reads(x)
+    facts = CountsFacts.of([x], x.shape[1])
+    chosen = {"n_top_genes": n_top_genes, "flavor": flavor, "genes": genes}
+    return counted_rows(x, facts, adata.var_names, layer=layer, **chosen, take=lambda genes: molecules(x[:, genes]))  # type: ignore[arg-type]
+
+
+def counted_rows(
+    x: Any,
+    facts: CountsFacts,
+    names: "pd.Index[str]",
+    *,
+    layer: str | None,
+    n_top_genes: TopGenes,
+    flavor: Flavor,
+    genes: Iterable[str] | None,
+    take: Callable[[IntArray], Any],
+) -> Counted:
+    """Do as `counted_matrix` does with counts of which rows can be taken, wherever they are.
+
+    Parameters
+    ----------
+    x
+        Canonical counts, N × G, of which blocks of rows are taken.
+    facts
+        What is known of them.
+    names
+        Of their genes.
+    layer, n_top_genes, flavor, genes
+        As of `counted_matrix`.
+    take
+        Gives the counts of some genes, N × P.
+    """
+    refuse_all_zero(int(facts.cells_G.sum()), x.shape)
+    refuse_reads(facts.verdict)
     if n_top_genes is not None and genes is not None:
         msg = f"both genes= and n_top_genes={n_top_genes!r} were given: give one of them"
         raise ValueError(msg)
-    _refuse_few_cells(x)
-    refuse_few_molecules(x)
-    normalised, _, facts = median_normalised(x, reference=False)
-    seen = np.flatnonzero(np.bincount(x.indices, minlength=x.shape[1]))
+    _refuse_few_cells(x.shape[0])
+    refuse_few(int(facts.cells_G.sum()), int(facts.total_G.sum()), x.shape)
+    library_N, seen = facts.libraries(), facts.seen
+    found = library_facts(library_N, reference=False, stacklevel=5)
     if genes is None:
-        chosen = seen[top_genes(normalised[:, seen], n_top_genes=n_top_genes, flavor=flavor, reference=False)]
+        normalised = _normalised(x, found["median_total"])
+
+        def moments() -> tuple[FloatArray, FloatArray]:
+            mean_G, variance_G = mean_variance(normalised, *x.shape)
+            return mean_G[seen], variance_G[seen]
+
+        chosen = seen[top_genes_by(moments, seen.size, n_top_genes, flavor=flavor, reference=False)]
         how = selection_choices(n_top_genes, flavor, reference=False)
     else:
-        chosen, how = _named_genes(genes, adata.var_names, seen), {"n_top_genes": "given by name"}
-    modelled = molecules(x[:, chosen])
-    total_P = np.bincount(modelled.indices, modelled.data, minlength=chosen.size)
-    choices = {"layer": layer or "X", **how, **facts, **gene_counts(x, seen), "n_genes_selected": int(chosen.size)}
-    return Counted(modelled, chosen, total_P / total_P.sum(), row_sums(x), facts["median_total"], choices)
+        chosen, how = _named_genes(genes, names, seen), {"n_top_genes": "given by name"}
+    n_genes = {"n_genes_in": x.shape[1], "n_genes_kept": int(seen.size), "n_empty_genes": x.shape[1] - int(seen.size)}
+    choices = {"layer": layer or "X", **how, **found, **n_genes, "n_genes_selected": int(chosen.size)}
+    share_P = facts.total_G[chosen] / facts.total_G[chosen].sum()
+    return Counted(take(chosen), chosen, share_P, library_N, found["median_total"], choices)
+
+
+def _normalised(x: Any, median: float) -> "Callable[[], Iterator[Any]]":
+    """Return what goes through the cells block by block, normalised."""
+    return lambda: (normalised_by(x[rows], median)[0] for rows in row_blocks(x, CELLS_PER_BLOCK))
 
 
 def counted_as(adata: "AnnData", recipe: dict[str, Any], *, layer: str | None = None) -> Counted:
@@ -157,10 +200,10 @@ def counted_as(adata: "AnnData", recipe: dict[str, Any], *, layer: str | None = 
     return Counted(aligned, alignment.positions_P, share_P, library_N, recipe["median_total"], choices, alignment)
 
 
-def _refuse_few_cells(x: sparse.csr_array) -> None:
+def _refuse_few_cells(n_cells: int) -> None:
     """Refuse so few cells that they show no structure."""
-    if x.shape[0] < MIN_CELLS:
-        found = f"found {x.shape[0]} cell{'s' * (x.shape[0] != 1)}"
+    if n_cells < MIN_CELLS:
+        found = f"found {n_cells} cell{'s' * (n_cells != 1)}"
         msg = f"{found}; structure is what differs between cells: give more, at least {MIN_CELLS}, 30 or better 100"
         raise ValueError(msg)
 

@@ -101,11 +101,16 @@ def median_normalised(x: Any, *, reference: bool) -> tuple[Any, FloatArray, dict
     The median total, which a cell of size factor 1 has, is over the cells with reads.
     """
     total = np.asarray(x.astype(np.float64).sum(axis=1))
-    report_empty(total == 0, reference=reference, stacklevel=4)
-    median = float(np.median(total[total > 0]))
-    normalised, size_factor, is_empty = normalised_by(x, median)
-    n_empty = int(np.count_nonzero(is_empty))
-    return normalised, size_factor, {"median_total": median, "n_cells": int(total.size), "n_empty_cells": n_empty}
+    facts = library_facts(total, reference=reference, stacklevel=5)
+    normalised, size_factor, _ = normalised_by(x, facts["median_total"])
+    return normalised, size_factor, facts
+
+
+def library_facts(total_N: FloatArray, *, reference: bool, stacklevel: int) -> dict[str, Any]:
+    """Return what to record of the cells' totals, and warn of cells without any; see `report_empty`."""
+    report_empty(total_N == 0, reference=reference, stacklevel=stacklevel)
+    median, n_empty = float(np.median(total_N[total_N > 0])), int(np.count_nonzero(total_N == 0))
+    return {"median_total": median, "n_cells": int(total_N.size), "n_empty_cells": n_empty}
 
 
 def normalised_by(x: Any, median: float) -> tuple[Any, FloatArray, NDArray[np.bool_]]:

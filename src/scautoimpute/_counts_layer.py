@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from ._genes import FloatArray, IntArray
     from .model.counts import CountsModel
+    from .model.counts_store import CountsRows
 
 __all__ = ["Batches", "CountsOutput", "Rows", "is_sparse_better", "own_count_share"]
 
@@ -135,7 +136,7 @@ def is_sparse_better(counts: Any, n_modelled: int) -> bool:
     return stored_sparse and n_modelled <= MOST_MODELLED * counts.shape[1]
 
 
-def own_count_share(model: "CountsModel", x: sparse.csr_array, own_N: "NDArray[np.intp]") -> float:
+def own_count_share(model: "CountsModel", x: "CountsRows", own_N: "NDArray[np.intp]") -> float:
     """Share of the estimate, in molecules, that comes from the cells' own counts; the rest is learned structure.
 
     An expert with empirical Bayes takes s·x of its estimate from the count x, with s = φμ / (1 + φμ); see
@@ -144,11 +145,11 @@ def own_count_share(model: "CountsModel", x: sparse.csr_array, own_N: "NDArray[n
     from .model.dispersion import own_share
 
     chosen = np.unique(np.linspace(0, x.shape[0] - 1, min(x.shape[0], CELLS_LOOKED_AT)).astype(np.intp))
-    own = whole = 0.0
-    for rows in model.blocks(x[chosen]):
-        cells = chosen[rows]
-        x_BG, library_B1 = model.dense(x[cells])
-        shares = model.shares(x[cells], own_N[cells], own_N[cells])
+    own, whole, looked_at = 0.0, 0.0, x[chosen]
+    for rows in model.blocks(looked_at):
+        block, own_B = looked_at[rows], own_N[chosen[rows]]
+        x_BG, library_B1 = model.dense(block)
+        shares = model.shares(block, own_B, own_B)
         for index, share_BG in enumerate(shares):
             mean_BG = share_BG * library_B1
             own_BG = own_share(mean_BG, model.dispersion_2G[index])

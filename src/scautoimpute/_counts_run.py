@@ -24,10 +24,11 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from ._genes import Flavor, TopGenes
+    from ._staging import Staging
     from .autoimpute import AutoImpute
     from .model.counts import CountsModel
 
-__all__ = ["batch_labels", "depths", "impute_counts", "weights_in_words", "words_of"]
+__all__ = ["batch_labels", "depths", "impute_counts", "train_on", "weights_in_words", "words_of"]
 
 CELLS_AT_A_TIME = 512  # a multiple of what the model takes, so that a file's blocks give the same bytes
 
@@ -62,7 +63,7 @@ def impute_counts(
     is_sparse = is_sparse_better(counts, counted.genes.size)
     refuse_too_large_layer(adata.shape, counted.genes.size, is_sparse=is_sparse, n_layers=1 + posterior_sd)
     if not estimator.is_fitted:
-        _train(adata, estimator, counted, batch=batch, own_N=batches.own_N, checkpoint=checkpoint)
+        train_on(counted, estimator, adata.var_names, batch=batch, checkpoint=checkpoint)
     model: CountsModel = estimator.model_  # type: ignore[assignment]
     output = CountsOutput(model, counted.columns, counted.genes, scale, posterior_sd, is_sparse)
     result = _all_rows(counts, counted, output, batches, depth_N)
@@ -107,20 +108,22 @@ def depths(depth: Any, n_cells: int) -> "NDArray[np.float64] | None":
     return np.broadcast_to(values, (n_cells,))
 
 
-def _train(
-    adata: "AnnData",
-    estimator: "AutoImpute",
+def train_on(
     counted: Counted,
+    estimator: "AutoImpute",
+    names: Any,
     *,
     batch: "NDArray[Any] | None",
-    own_N: "NDArray[np.intp]",
     checkpoint: "str | Path | None",
+    staging: "Staging | None" = None,
 ) -> None:
-    report_few_cells(adata.n_obs)
-    estimator._fit(counted.x, adata.var_names[counted.genes], batch, checkpoint)
+    """Train on counts of genes called so; the estimator then knows how others are processed alike."""
+    report_few_cells(counted.library_N.size)
+    estimator._fit(counted.x, names[counted.genes], batch, checkpoint, staging=staging)
     model: CountsModel = estimator.model_  # type: ignore[assignment]
+    own_N = batch_positions(batch, None, counted.library_N.size, model.batches)[0]
     counted.choices["own_count_share"] = own_count_share(model, counted.x, own_N)
-    estimator.recipe_ = counted.recipe(adata.var_names)
+    estimator.recipe_ = counted.recipe(names)
 
 
 def _all_rows(

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from ._genes import FloatArray
 
-__all__ = ["CountsRun"]
+__all__ = ["CountsRun", "StoredColumns"]
 
 
 class CountsRun:
@@ -48,6 +48,8 @@ class CountsRun:
         As in `scautoimpute.tl.autoimpute`.
     as_batch
         Name of the batch that is estimated for, to record it.
+    trained_here
+        Why the objective is this one, if the model was just trained on these cells; None if it was trained before.
     """
 
     def __init__(
@@ -61,8 +63,10 @@ class CountsRun:
         batches: Batches,
         depth: float | None,
         as_batch: str | None,
+        trained_here: str | None = None,
     ) -> None:
         self.cells, self.layer, self.estimator, self.alignment = cells, layer, estimator, alignment
+        self.trained_here = trained_here
         self.output, self.batches, self.depth, self.as_batch = output, batches, depth, as_batch
         self.is_sparse = output.is_sparse
         self.library: list[FloatArray] = []
@@ -81,6 +85,7 @@ class CountsRun:
         batch_key: str | None,
         as_batch: str | None,
         posterior_sd: bool,
+        trained_here: str | None = None,
     ) -> "CountsRun":
         """Match genes and batches of a file with those of the model; say once what is missing, if anything."""
         recipe = recipe_of(estimator)
@@ -88,11 +93,12 @@ class CountsRun:
         if alignment.n_missing:
             warnings.warn(alignment.in_words(), stacklevel=4)
         model: Any = estimator.model_
-        labels = batch_labels(_Columns(cells.root["obs"]), batch_key)
+        labels = batch_labels(StoredColumns(cells.root["obs"]), batch_key)
         batches = Batches(*batch_positions(labels, as_batch, cells.n_obs, model.batches))
         is_sparse = is_sparse_better(cells.by_rows(layer), alignment.positions_P.size)
         output = CountsOutput(model, alignment.columns_P, alignment.positions_P, scale, posterior_sd, is_sparse)
         parts: dict[str, Any] = {"alignment": alignment, "output": output, "batches": batches}
+        parts["trained_here"] = trained_here
         return cls(cells, layer, estimator, **parts, depth=depth, as_batch=as_batch)
 
     def blocks(self) -> "Iterator[tuple[Any, NDArray[np.float32], Any]]":
@@ -118,35 +124,43 @@ class CountsRun:
 
     def finish(self, result: StoredResult | TextResult) -> dict[str, Any]:
         """Refuse what only all cells together show, complete `result` and return the record."""
-        library_N = np.concatenate(self.library)
-        refuse_all_zero(int(library_N.sum()), self.cells.shape)
-        report_empty(library_N == 0, reference=False, stacklevel=4)
-        recipe = recipe_of(self.estimator)
-        facts = {
-            "n_cells": self.cells.n_obs,
-            "n_empty_cells": int((library_N == 0).sum()),
-            "n_genes_in": self.cells.n_vars,
-            "n_genes_kept": int(self.alignment.positions_P.size),
-            "n_empty_genes": int(np.count_nonzero(~self.seen_G)),
-        }
-        choices = {"layer": self.layer or "X", "median_total": recipe["median_total"], **facts}
-        reason = "as the model was trained"
+        library_N, recipe = np.concatenate(self.library), recipe_of(self.estimator)
+        if self.trained_here is None:
+            refuse_all_zero(int(library_N.sum()), self.cells.shape)
+            report_empty(library_N == 0, reference=False, stacklevel=4)
         record = record_of(
             self.estimator,
             scale=self.output.scale,
             keep_observed=False,
             zeros=(int(self.zeros[0]), int(self.zeros[1])),
             genes=self.cells.var_names[self.alignment.positions_P],
-            choices=recipe["choices"] | choices,
-            alignment=self.alignment,
-            more=words_of(self.estimator, reason=reason, as_batch=self.as_batch, depth=self.depth),
+            choices=recipe["choices"] | self._facts(library_N) if self.trained_here is None else recipe["choices"],
+            alignment=self.alignment if self.trained_here is None else None,
+            more=words_of(
+                self.estimator,
+                reason=self.trained_here or "as the model was trained",
+                as_batch=self.as_batch,
+                depth=self.depth,
+            ),
         )
         modelled_G = np.isin(np.arange(self.cells.n_vars), self.alignment.positions_P)
         result.finish(size_factors(library_N, recipe["median_total"]), modelled_G, record)
         return record
 
+    def _facts(self, library_N: "FloatArray") -> dict[str, Any]:
+        """What was found in these data."""
+        return {
+            "layer": self.layer or "X",
+            "median_total": recipe_of(self.estimator)["median_total"],
+            "n_cells": self.cells.n_obs,
+            "n_empty_cells": int((library_N == 0).sum()),
+            "n_genes_in": self.cells.n_vars,
+            "n_genes_kept": int(self.alignment.positions_P.size),
+            "n_empty_genes": int(np.count_nonzero(~self.seen_G)),
+        }
 
-class _Columns:
+
+class StoredColumns:
     """Columns of a stored `obs`, read when asked for."""
 
     def __init__(self, frame: Any) -> None:

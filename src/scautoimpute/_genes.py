@@ -4,6 +4,7 @@ Matrices here are canonical `csr_array`s, cells × genes. The reference is `func
 (github.com/divyanshu-talwar/AutoImpute, commit b09485d), called "the R code" below.
 """
 
+from collections.abc import Callable, Iterable
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -45,12 +46,25 @@ def top_genes(x: Any, *, n_top_genes: TopGenes, flavor: Flavor, reference: bool)
     In gene order; with `reference=True` in rank order, ties in gene order and NaN scores last. All genes when there
     are no more than asked.
     """
+    return top_genes_by(
+        lambda: mean_variance(lambda: [x], *x.shape), x.shape[1], n_top_genes, flavor=flavor, reference=reference
+    )
+
+
+def top_genes_by(
+    moments: Callable[[], tuple[FloatArray, FloatArray]],
+    n_genes: int,
+    n_top_genes: TopGenes,
+    *,
+    flavor: Flavor,
+    reference: bool,
+) -> IntArray:
+    """Do as `top_genes` does by mean and variance of each gene, which are asked for only if they are needed."""
     _check_choice(n_top_genes, flavor)
-    n_genes: int = x.shape[1]
     n_top = n_genes if n_top_genes in {None, "all"} else min(int(n_top_genes), n_genes)
     if n_top == n_genes and not reference:
         return np.arange(n_genes, dtype=np.int64)
-    score = gene_scores(x, flavor=flavor, reference=reference)
+    score = _scores(*moments(), flavor=flavor, reference=reference)
     ranked = np.argsort(-score, kind="stable")[:n_top].astype(np.int64)
     return ranked if reference else np.sort(ranked)
 
@@ -70,7 +84,10 @@ def gene_scores(x: Any, *, flavor: Flavor, reference: bool) -> FloatArray:
 
     Genes without any reads score NaN, which ranks last.
     """
-    mean, variance = _mean_variance(x)
+    return _scores(*mean_variance(lambda: [x], *x.shape), flavor=flavor, reference=reference)
+
+
+def _scores(mean: FloatArray, variance: FloatArray, *, flavor: Flavor, reference: bool) -> FloatArray:
     with np.errstate(divide="ignore", invalid="ignore"):
         if flavor == "cv":
             return np.sqrt(variance) / mean
@@ -83,16 +100,22 @@ def gene_scores(x: Any, *, flavor: Flavor, reference: bool) -> FloatArray:
     return score
 
 
-def _mean_variance(x: Any) -> tuple[FloatArray, FloatArray]:
-    """Return mean and variance (n - 1) of each gene over all cells, zeros included; two passes against rounding."""
-    n_cells, n_genes = x.shape
+def mean_variance(blocks: Callable[[], Iterable[Any]], n_cells: int, n_genes: int) -> tuple[FloatArray, FloatArray]:
+    """Return mean and variance (n - 1) of each gene over all cells, zeros included; two passes against rounding.
+
+    Each pass takes the cells from `blocks`, and the sums do not depend on how these are cut, to the last bit.
+    """
     if n_cells < 2:
         msg = f"{n_cells} cell found; the variance of a gene needs at least 2 cells; give more cells"
         raise ValueError(msg)
-    mean = np.bincount(x.indices, weights=x.data, minlength=n_genes) / n_cells
-    squares = np.bincount(x.indices, weights=(x.data - mean[x.indices]) ** 2, minlength=n_genes)
-    n_zeros = n_cells - np.bincount(x.indices, minlength=n_genes)
-    return mean, (squares + n_zeros * mean**2) / (n_cells - 1)
+    total, squares, n_entries = np.zeros(n_genes), np.zeros(n_genes), np.zeros(n_genes, dtype=np.int64)
+    for x in blocks():
+        np.add.at(total, x.indices, x.data)
+        n_entries += np.bincount(x.indices, minlength=n_genes)
+    mean = total / n_cells
+    for x in blocks():
+        np.add.at(squares, x.indices, (x.data - mean[x.indices]) ** 2)
+    return mean, (squares + (n_cells - n_entries) * mean**2) / (n_cells - 1)
 
 
 def _reference_scores(mean: FloatArray, dispersion: FloatArray) -> FloatArray:

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, cast, get_args
 
 from ._counts import checked_counts, has_fractions
 from ._estimand import Estimand
-from ._umi import LARGEST_UMI_DECILE, SMALLEST_READ_TOTAL, umi_like
+from ._umi import LARGEST_UMI_DECILE, SMALLEST_READ_TOTAL, UmiVerdict, umi_like
 from .io.checks import refuse_transposed
 from .model.settings import Objective
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from anndata import AnnData
 
 
-__all__ = ["Chosen", "chosen_objective", "objective_for", "objective_of"]
+__all__ = ["OF_FRACTIONS", "Chosen", "chosen_objective", "objective_by", "objective_for", "objective_of"]
 
 
 class Chosen(NamedTuple):
@@ -21,6 +21,9 @@ class Chosen(NamedTuple):
     objective: Objective
     reason: str
     estimand: Estimand | None = None
+
+
+OF_FRACTIONS = Chosen("masked", "values are not whole numbers, so no counts of molecules", "expected")
 
 
 def chosen_objective(
@@ -99,8 +102,12 @@ def objective_of(counts: Any) -> Chosen:
     from scipy import sparse
 
     if has_fractions(counts if sparse.issparse(counts) else sparse.csr_array(counts)):
-        return Chosen("masked", "values are not whole numbers, so no counts of molecules", "expected")
-    verdict = umi_like(counts)
+        return OF_FRACTIONS
+    return objective_by(umi_like(counts))
+
+
+def objective_by(verdict: UmiVerdict) -> Chosen:
+    """Choose by what was found of whole numbers."""
     if not verdict:
         reads = f"counts of reads: a tenth of those above zero exceed {verdict.upper_decile:,.0f}"
         return Chosen("masked", reads, "expected")

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["refuse_few_molecules", "refuse_too_few", "report_few_cells", "report_training"]
+__all__ = ["refuse_few", "refuse_few_molecules", "refuse_too_few", "report_few_cells", "report_training"]
 
 FEW_CELLS = 30
 FEWEST_MOLECULES = 200  # of which 5 % are held out, half to stop by and half to weigh by
@@ -16,9 +16,13 @@ _SCORES = {"rmse": ("RMSE", ("gene_mean", "gene_cell_bias")), "deviance": ("devi
 
 def refuse_too_few(x: Any) -> None:
     """Refuse a matrix with so few entries that nothing can be learned and tested."""
-    if x.nnz < 10 or min(x.shape) < 2:
+    _refuse_few_entries(x.nnz, x.shape)
+
+
+def _refuse_few_entries(n_entries: int, shape: tuple[int, int]) -> None:
+    if n_entries < 10 or min(shape) < 2:
         msg = (
-            f"{x.nnz} observed entries in {x.shape[0]} cells × {x.shape[1]} genes: at least 10 in 2 × 2 are "
+            f"{n_entries} observed entries in {shape[0]} cells × {shape[1]} genes: at least 10 in 2 × 2 are "
             "needed; give more cells or genes"
         )
         raise ValueError(msg)
@@ -26,11 +30,15 @@ def refuse_too_few(x: Any) -> None:
 
 def refuse_few_molecules(x: Any) -> None:
     """Refuse counts of which next to none would be held out to judge a training by."""
-    refuse_too_few(x)
-    n_molecules = int(x.sum(dtype=np.float64))
+    refuse_few(x.nnz, int(x.sum(dtype=np.float64)), x.shape)
+
+
+def refuse_few(n_entries: int, n_molecules: int, shape: tuple[int, int]) -> None:
+    """Do so by how many entries and molecules there are in cells × genes."""
+    _refuse_few_entries(n_entries, shape)
     if n_molecules < FEWEST_MOLECULES:
         msg = (
-            f"{n_molecules} molecules in {x.shape[0]} cells × {x.shape[1]} genes: at least {FEWEST_MOLECULES} are "
+            f"{n_molecules} molecules in {shape[0]} cells × {shape[1]} genes: at least {FEWEST_MOLECULES} are "
             "needed, of which a part is held out; give more cells or genes"
         )
         raise ValueError(msg)

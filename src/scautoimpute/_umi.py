@@ -5,13 +5,14 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from scipy import sparse
 
+from ._histogram import CountHistogram
 from .io.matrix import matrix_and_names, refuse_shape, to_csr
 
 if TYPE_CHECKING:
     import pandas as pd
     from numpy.typing import NDArray
 
-__all__ = ["UmiVerdict", "counts_and_genes", "molecules", "refuse_fractions", "refuse_reads", "umi_like"]
+__all__ = ["UmiVerdict", "counts_and_genes", "molecules", "refuse_fractions", "refuse_reads", "umi_like", "verdict_on"]
 
 LARGEST_UMI_DECILE = 80.0
 SMALLEST_READ_TOTAL = 10_000.0
@@ -97,9 +98,14 @@ def umi_like(counts: "sparse.csr_array | NDArray[Any]") -> UmiVerdict:
     False
     """
     values: NDArray[Any] = np.asarray(counts.data if sparse.issparse(counts) else counts)
-    above_zero = values[values > 0]
-    upper = float(np.quantile(above_zero, 0.9)) if above_zero.size else 0.0
-    total = float(np.median(np.asarray(counts.sum(axis=1))))
+    histogram = CountHistogram()
+    histogram.add(values[values > 0])
+    return verdict_on(histogram, np.asarray(counts.sum(axis=1)))
+
+
+def verdict_on(histogram: CountHistogram, total_N: "NDArray[Any]") -> UmiVerdict:
+    """Tell counts of molecules from reads by a histogram of those above zero, and the total of each cell."""
+    upper, total = histogram.quantile(0.9), float(np.median(total_N))
     return UmiVerdict(upper <= LARGEST_UMI_DECILE or total <= SMALLEST_READ_TOTAL, upper, total)
 
 
@@ -131,7 +137,7 @@ def counts_and_genes(
     refuse_values(x)
     refuse_fractions(x)
     if must_look_like_umi:
-        refuse_reads(x)
+        refuse_reads(umi_like(x))
     return molecules(x), genes
 
 
@@ -148,9 +154,9 @@ def refuse_fractions(x: Any) -> None:
         raise ValueError(msg)
 
 
-def refuse_reads(x: Any) -> None:
+def refuse_reads(verdict: UmiVerdict) -> None:
     """Refuse counts that are too large for molecules."""
-    if not (verdict := umi_like(x)):
+    if not verdict:
         msg = (
             f"a tenth of the counts above zero exceed {verdict.upper_decile:,.0f} (molecules stay below "
             f"{LARGEST_UMI_DECILE:.0f}), so these are reads, which objective='counts' cannot take: {INSTEAD}"

@@ -1,16 +1,21 @@
-"""Apply a trained model to cells that are too many for memory: a file in, a file with one more layer out."""
+"""Impute cells that are too many for memory: a file in, a file with one more layer out."""
 
+from collections.abc import Callable, Iterable
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
+
+import numpy as np
 
 from . import tl
 from ._application import check_key, recipe_of
 from ._counts_stream import CountsRun
 from ._estimand import keeps_observed
+from ._file_training import ToTrainOn, cells_to_train_on, refuse_budget, train_cells
 from ._masked_stream import MaskedRun
 from ._recipe import FittedRecipe
 from ._refusals import refuse_for_counts, refuse_for_masked, refuse_sd_in_text
+from ._staging import Staging, bytes_of
 from .autoimpute import AutoImpute
 from .io import check_writable, read, refuse_transposed, write
 from .io.complete import complete_or_absent
@@ -23,9 +28,10 @@ if TYPE_CHECKING:
 
     from anndata import AnnData
 
+    from ._genes import Flavor, TopGenes
     from .scales import Scale
 
-__all__ = ["cells_of", "impute_cells", "impute_file"]
+__all__ = ["cells_of", "impute_cells", "impute_file", "train_and_impute"]
 
 _BY_BLOCKS = (".h5ad", ".zarr", ".csv", ".csv.gz", ".tsv", ".tsv.gz")
 
@@ -34,8 +40,12 @@ def impute_file(
     source: str | Path,
     *,
     output: str | Path,
-    model: AutoImpute | str | Path,
+    model: AutoImpute | str | Path | None = None,
     layer: str | None = None,
+    objective: str | None = None,
+    n_top_genes: "TopGenes | None" = None,
+    flavor: "Flavor" = "dispersion",
+    genes: Iterable[str] | None = None,
     batch_key: str | None = None,
     as_batch: str | None = None,
     scale: "Scale" = "log1p",
@@ -43,14 +53,18 @@ def impute_file(
     keep_observed: bool | None = None,
     posterior_sd: bool = False,
     key_added: str = "imputed",
+    random_state: int | np.random.Generator = 0,
+    checkpoint: str | Path | None = None,
+    max_memory: int | str | None = None,
     transpose: bool = False,
     overwrite: bool = False,
 ) -> dict[str, Any]:
-    """Impute a file with a trained model and write another, a block of cells at a time.
+    """Impute a file and write another, a block of cells at a time, by a trained model or one that is trained on it.
 
-    The result is that of reading `source`, `scautoimpute.tl.autoimpute` with `model`, and `write`; memory does not
-    grow with the number of cells, except for about 100 bytes of each. All of `source` is read, also what is only
-    copied, so that damage is found wherever it is.
+    The result is that of reading `source`, `scautoimpute.tl.autoimpute` with `model`, and `write`. Of counts, memory
+    does not grow with the number of cells, except for about 100 bytes of each: what is trained on is kept on disk
+    where it does not fit. The masked objective trains on the whole in memory; its trained models are applied in blocks.
+    All of `source` is read, also what is only copied, so that damage is found wherever it is.
 
     Parameters
     ----------
@@ -63,12 +77,15 @@ def impute_file(
         else as it was; ``.csv`` or ``.tsv``, also ``.gz``: the new layer. Other formats that `scautoimpute.write`
         knows need the whole in memory.
     model
-        A trained `AutoImpute` that knows its pre-processing, or the file that it was saved to.
+        A trained `AutoImpute` that knows its pre-processing, or the file that it was saved to; or one that has not
+        been trained, which this does, on these cells. By default a new one.
     layer
         Where the counts are; `X` by default.
+    objective, n_top_genes, flavor, genes
+        Of the training; see `scautoimpute.tl.autoimpute`. With a trained model they have no effect.
     batch_key, as_batch
-        Column of `obs` with the batch of each cell, for a model that was trained with batches, and the name of one to
-        estimate for instead.
+        Column of `obs` with the batch of each cell, for a model that is or was trained with batches, and the name of
+        one to estimate for instead.
     scale, depth
         Of the result; see `scautoimpute.tl.autoimpute`.
     keep_observed
@@ -78,6 +95,12 @@ def impute_file(
         Also give the standard deviations; `objective="counts"` only, and not in text, which holds one matrix.
     key_added
         Name of the new layer, and of the record in `uns`; what had these names is replaced.
+    random_state, checkpoint
+        Of the training; see `scautoimpute.tl.autoimpute`.
+    max_memory
+        What the process may take in training, in bytes or as in ``"2G"``: counts that do not fit in it are kept on
+        disk, in a file beside `output` that has no name and is gone with the process. By default what it has and half
+        of what is free. The result does not depend on it.
     transpose
         `source` holds genes × cells; it is then read as a whole.
     overwrite
@@ -85,7 +108,7 @@ def impute_file(
 
     Returns
     -------
-    The record that is in ``uns[key_added]`` of the output.
+    The record that is in ``uns[key_added]`` of the output; where counts were kept that were trained on, as `staged`.
 
     Raises
     ------
@@ -94,6 +117,10 @@ def impute_file(
     ValueError
         If the values are no counts (logged, negative, NaN, transposed, all zero), wherever in the file they are; if
         the data lack more than half of the model's genes; or if a file is damaged. Then there is no output.
+    MemoryError
+        If not even a network of so many genes fits in `max_memory`.
+    OSError
+        If there is no room on the disk, for the output or for what is trained on.
 
     Warns
     -----
@@ -104,36 +131,101 @@ def impute_file(
     --------
     >>> import scautoimpute as sai, tempfile
     >>> adata = sai.datasets.simulate(n_cells=60, n_genes=80, random_state=0)
-    >>> model = sai.AutoImpute("masked", n_folds=1, random_state=0)
-    >>> sai.tl.autoimpute(adata.copy(), model=model)
+    >>> model = sai.AutoImpute("counts", hidden=8, random_state=0)
     >>> with tempfile.TemporaryDirectory() as folder:
-    ...     adata.write_h5ad(f"{folder}/new.h5ad")
-    ...     record = sai.impute_file(f"{folder}/new.h5ad", output=f"{folder}/imputed.h5ad", model=model)
-    >>> record["recipe"]["n_cells"], record["trained_before"]
-    (60, True)
+    ...     adata.write_h5ad(f"{folder}/cells.h5ad")
+    ...     files = {"source": f"{folder}/cells.h5ad", "output": f"{folder}/imputed.h5ad"}
+    ...     trained = sai.impute_file(**files, model=model)
+    ...     again = sai.impute_file(**files, model=model, overwrite=True)
+    >>> trained["recipe"]["n_cells"], trained["trained_before"], again["trained_before"]
+    (60, False, True)
     """
     check_scale(scale)
     check_key(key_added, layer)
     source, output = Path(source).expanduser(), Path(output).expanduser()
     check_writable(output, overwrite=overwrite)
     refuse_sd_in_text(output, posterior_sd)
-    estimator = model if isinstance(model, AutoImpute) else AutoImpute.load(model)
-    recipe_of(estimator)  # refuses a model that cannot be applied, before anything is read
-    with cells_of(source, output=output, transpose=transpose) as cells:
-        return impute_cells(
-            cells,
-            output=output,
-            model=estimator,
-            layer=layer,
-            batch_key=batch_key,
-            as_batch=as_batch,
-            scale=scale,
-            depth=depth,
-            keep_observed=keep_observed,
-            posterior_sd=posterior_sd,
-            key_added=key_added,
-            overwrite=overwrite,
+    estimator = AutoImpute.load(model) if isinstance(model, str | Path) else model
+    wanted: dict[str, Any] = {
+        "output": output,
+        "batch_key": batch_key,
+        "as_batch": as_batch,
+        "scale": scale,
+        "depth": depth,
+        "keep_observed": keep_observed,
+        "posterior_sd": posterior_sd,
+        "key_added": key_added,
+        "overwrite": overwrite,
+    }
+    if estimator is not None and estimator.is_fitted:
+        recipe_of(estimator)  # refuses a model that cannot be applied, before anything is read
+        with cells_of(source, output=output, transpose=transpose) as cells:
+            return impute_cells(cells, model=estimator, layer=layer, **wanted)
+    staging = Staging(output.resolve().parent, None if max_memory is None else bytes_of(max_memory))
+    asked = {"objective": objective if estimator is None else estimator.settings.objective}
+    wanted |= {"n_top_genes": n_top_genes, "flavor": flavor, "genes": genes, "checkpoint": checkpoint}
+    where: dict[str, Any] = {"output": output, "transpose": transpose, "find": lambda _: (layer, "as asked")}
+    with cells_to_train_on(source, asked=asked, **where) as ready:
+        refuse_budget(ready, max_memory)
+        chosen = ready.chosen
+        if estimator is None:
+            estimator = AutoImpute(chosen.objective, estimand=chosen.estimand, random_state=random_state)
+        else:
+            chosen = tl.of_model(estimator)
+        return train_and_impute(ready._replace(chosen=chosen), estimator, staging=staging, **wanted)
+
+
+def train_and_impute(
+    ready: ToTrainOn,
+    estimator: AutoImpute,
+    *,
+    n_top_genes: "TopGenes | None",
+    flavor: "Flavor",
+    genes: Iterable[str] | None,
+    checkpoint: str | Path | None,
+    staging: Staging,
+    when_trained: Callable[[], None] = lambda: None,
+    output: Path,
+    overwrite: bool,
+    key_added: str,
+    **options: Any,
+) -> dict[str, Any]:
+    """Train on what `cells_to_train_on` yields and impute it; as `impute_file`, of which this is the second half.
+
+    Parameters
+    ----------
+    ready
+        What to train on and impute.
+    estimator
+        What to train.
+    staging
+        Where counts are kept meanwhile.
+    when_trained
+        Called before anything is written.
+    n_top_genes, flavor, genes, checkpoint, output, overwrite, key_added, options
+        As in `impute_file`.
+
+    Returns
+    -------
+    The record.
+    """
+    training: dict[str, Any] = {"n_top_genes": n_top_genes, "flavor": flavor, "genes": genes, "checkpoint": checkpoint}
+    if isinstance(ready.cells, StoredCells):
+        refuse_for_counts(options["scale"], options["depth"], options["keep_observed"], None)
+        of_batches = {name: options[name] for name in ("batch_key", "as_batch")}
+        train_cells(ready, estimator, staging=staging, **training, **of_batches)
+        when_trained()
+        written: dict[str, Any] = {"output": output, "overwrite": overwrite, "key_added": key_added, **options}
+        record = impute_cells(
+            ready.cells, model=estimator, layer=ready.layer, trained_here=ready.chosen.reason, **written
         )
+        return record | {"staged": staging.in_words}
+    adata = ready.cells
+    tl.autoimpute(adata, layer=ready.layer, model=estimator, key_added=key_added, **training, **options)
+    adata.uns[key_added]["objective_reason"] = ready.chosen.reason
+    when_trained()
+    write(adata, output, layer=key_added, overwrite=overwrite)
+    return dict(adata.uns[key_added])
 
 
 @contextmanager
@@ -167,13 +259,16 @@ def impute_cells(
     posterior_sd: bool = False,
     key_added: str,
     overwrite: bool,
+    trained_here: str | None = None,
 ) -> dict[str, Any]:
-    """Impute what `cells_of` yields; as `impute_file`, of which this is the second half.
+    """Impute what `cells_of` yields with a trained model; as `impute_file`, of which this is the second half.
 
     Parameters
     ----------
     cells
         What to impute.
+    trained_here
+        Why the objective is this one, if the model was just trained on these cells.
     output, model, layer, batch_key, as_batch, scale, depth, keep_observed, posterior_sd, key_added, overwrite
         As in `impute_file`.
 
@@ -192,7 +287,7 @@ def impute_cells(
     if model.settings.objective == "counts":
         refuse_for_counts(scale, depth, keep_observed, None)
         refuse_transposed(cast("AnnData", cells))
-        run = CountsRun.of(cells, layer, model, scale=scale, depth=depth, **of_counts)
+        run = CountsRun.of(cells, layer, model, scale=scale, depth=depth, trained_here=trained_here, **of_counts)
     else:
         refuse_for_masked(scale, depth, of_counts)
         refuse_transposed(cast("AnnData", cells))

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from scipy import sparse
 
+    from ._staging import Staging
     from .model.counts import CountsModel
     from .model.masked import MaskedModel
     from .model.paper import PaperModel
@@ -196,25 +197,27 @@ class AutoImpute:
         OSError
             If progress cannot be kept, or (BlockingIOError) another process is at work in the folder.
         """
-        x, genes = self._read(data, layer, fitting=True)
-        return self._fit(x, genes, batch, checkpoint)
+        return self._fit(*self._read(data, layer, fitting=True), batch, checkpoint)
 
-    def _fit(self, x: Any, genes: Any, batch: Any, checkpoint: str | Path | None) -> Self:
-        """Learn from a matrix that has been checked."""
-        from .model.checkpoint import open_checkpoint
+    def _fit(
+        self, x: Any, genes: Any, batch: Any, checkpoint: str | Path | None, *, staging: "Staging | None" = None
+    ) -> Self:
+        """Learn from a matrix that has been checked; of counts, from rows of a file too, with a place to stage them."""
+        from .model.checkpoint import digest_of, open_checkpoint
         from .model.device import resolve_device
         from .model.fit import fit_counts_model, fit_model
 
         refuse_batches(batch, self.settings.objective)
         batch_N, names = learned_batches(batch, x.shape[0])
         (refuse_few_molecules if self._of_counts else refuse_too_few)(x)
-        device = resolve_device(self.device)
-        seed, rng = self.random_state, generator_of(self.random_state)
-        told = {"x": x, "settings": self.settings, "random_state": seed, "device": device}
+        device, rng = resolve_device(self.device), generator_of(self.random_state)
+        told = {"shape": x.shape, "settings": self.settings, "random_state": self.random_state, "device": device}
         with open_checkpoint(checkpoint, **told, batch_N=batch_N if names else None) as progress:
             if self._of_counts:
-                outcome = fit_counts_model(x, batch_N, self.settings, rng, device, batches=names, checkpoint=progress)
+                kept: dict[str, Any] = {"checkpoint": progress, "staging": staging}
+                outcome = fit_counts_model(x, batch_N, self.settings, rng, device, batches=names, **kept)
             else:
+                progress.claim(digest_of(x))
                 expected = self.estimand == "expected"
                 outcome = fit_model(x, self.settings, rng, device, progress, with_detection=expected)
         self.model_: MaskedModel | PaperModel | CountsModel = outcome.model
@@ -230,10 +233,8 @@ class AutoImpute:
     @property
     def batches_(self) -> list[str]:
         """Names of the batches that a model of counts was trained on."""
-        from .model.counts import CountsModel
-
         self._check_fitted()
-        return list(self.model_.batches) if isinstance(self.model_, CountsModel) else []
+        return list(getattr(self.model_, "batches", ()))
 
     @property
     def weights_(self) -> dict[str, float]:

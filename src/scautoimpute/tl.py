@@ -164,7 +164,7 @@ def autoimpute(
     if copy:
         adata = adata.to_memory(copy=True) if adata.isbacked else adata.copy()
     asked = {"objective": objective, "preset": preset, "estimand": estimand}
-    chosen = objective_for(adata, layer=layer, **asked) if model is None else _of_model(model)
+    chosen = objective_for(adata, layer=layer, **asked) if model is None else of_model(model)
     estimator = model or AutoImpute(
         chosen.objective, estimand=chosen.estimand, preset=preset, random_state=random_state
     )
@@ -188,7 +188,8 @@ def autoimpute(
     return adata if copy else None
 
 
-def _of_model(model: AutoImpute) -> Chosen:
+def of_model(model: AutoImpute) -> Chosen:
+    """Return the objective of a model that was given."""
     return Chosen(model.settings.objective, "as the model was trained" if model.is_fitted else "as the model was made")
 
 

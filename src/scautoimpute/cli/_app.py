@@ -119,7 +119,7 @@ _OPTION_OF = {
     for name in (
         "layer", "objective", "preset", "n_top_genes", "flavor", "scale", "key_added", "hidden", "max_epochs", "device",
         "held_out_share", "l2", "learning_rate", "threshold", "factor", "share", "method", "genes", "batch_key",
-        "as_batch", "depth", "estimand", "labels", "n_networks",
+        "as_batch", "depth", "estimand", "labels", "n_networks", "max_memory",
     )
 }  # fmt: skip
 _SPELLINGS = (

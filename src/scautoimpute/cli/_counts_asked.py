@@ -4,12 +4,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from anndata import AnnData
-
     from .._objective import Chosen
     from ..autoimpute import AutoImpute
 
-__all__ = ["as_parameters", "chosen_for", "gene_names", "untrained"]
+__all__ = ["as_parameters", "gene_names", "untrained"]
 
 
 def gene_names(path: Path | None) -> list[str] | None:
@@ -34,13 +32,6 @@ def gene_names(path: Path | None) -> list[str] | None:
 def as_parameters(of_counts: dict[str, Any]) -> dict[str, Any]:
     """Return options as parameters of `tl.autoimpute`, but for what was not asked."""
     return {{"sd": "posterior_sd"}.get(name, name): value for name, value in of_counts.items()}
-
-
-def chosen_for(adata: "AnnData", layer: str | None, training: dict[str, Any]) -> "Chosen":
-    """Choose the objective for what was read; what is no matrix of counts at all is refused here."""
-    from .._objective import objective_for
-
-    return objective_for(adata, layer=layer, **{name: training[name] for name in ("objective", "preset", "estimand")})
 
 
 def untrained(chosen: "Chosen | None", *, training: dict[str, Any], device: str, seed: int) -> "AutoImpute":

@@ -74,6 +74,16 @@ class Reporting:
         """Take note of imputed cells."""
         self.adata = adata
 
+    def keep_trained(self, cells: "AnnData | StoredCells", **applied: Any) -> None:
+        """Take note of cells that a model was trained on, or of a sample of those on disk; see `keep_applied`."""
+        from anndata import AnnData
+
+        if isinstance(cells, AnnData):
+            self.keep(cells)
+            return
+        self.keep_applied(cells, **applied)
+        self.model = None  # which has seen the molecules of these cells: the report trains anew to judge it
+
     def keep_applied(
         self,
         cells: "AnnData | StoredCells",

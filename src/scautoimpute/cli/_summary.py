@@ -59,6 +59,7 @@ def _of_training(record: dict[str, Any]) -> dict[str, Any]:
     }
     if objective == "counts":
         told |= {"weights_in_words": record["weights_in_words"], "batches": list(record.get("batches", []))}
+        told |= {"staged": record.get("staged")}
     return told
 
 
@@ -88,6 +89,7 @@ def report(summary: dict[str, Any], *, as_json: bool) -> None:
         "held-out deviance": _deviance_in_words(summary),
         "mixture": summary.get("weights_in_words"),
         "batches": ", ".join(summary.get("batches", [])) or None,
+        "trained on": summary.get("staged"),
         "time, peak memory": f"{summary['seconds']:.1f} s, {memory_in_words(summary)}",
         "result": f"{summary['output']}, layer {summary['layer']!r}: {summary['scale']}",
         "what it estimates": summary.get("estimate"),

@@ -8,7 +8,7 @@ import typer
 
 from ._app import Debug, app, one_line_errors
 from ._asked import check_layers, check_method, check_model_options, check_options, method_options, where_counts_are
-from ._counts_asked import as_parameters, chosen_for, gene_names, untrained
+from ._counts_asked import as_parameters, gene_names, untrained
 from ._progress import Progress
 from ._report import Reporting
 from ._summary import report, summarise
@@ -96,6 +96,9 @@ def impute(
     from_model: Annotated[
         Path | None, typer.Option("--from-model", help="Apply this model, a block of cells at a time.")
     ] = None,
+    max_memory: Annotated[
+        str | None, typer.Option(help="Of the process, as 2G: counts that do not fit are trained on from disk.")
+    ] = None,
     seed: Annotated[int | None, typer.Option(help="Same seed, same machine, same bytes (default: 0).")] = None,
     device: Annotated[str | None, typer.Option(help="auto (default), cpu, cuda, …")] = None,
     report_path: Annotated[
@@ -138,9 +141,18 @@ def impute(
         check_options(n_top_genes, flavor, scale, seed or 0)
         check_layers(layer, key_added)
         others = {"method": method, "resume": resume, "seed": seed, "genes": genes, **training, **selected}
+        others |= {"max_memory": max_memory}
         check_model_options(source, output, model=model, from_model=from_model, others=others)
         check_method(
-            method, option=option, model=model, resume=resume, device=device, genes=genes, **training, **of_counts
+            method,
+            option=option,
+            model=model,
+            resume=resume,
+            device=device,
+            genes=genes,
+            max_memory=max_memory,
+            **training,
+            **of_counts,
         )
         named = gene_names(genes)
         check_writable(output, overwrite=overwrite)
@@ -174,6 +186,7 @@ def impute(
             how: dict[str, Any] = {"training": training, "device": device or "auto", "seed": seed or 0}
             untrained(None, **how)  # refuses settings before anything is read
             asked = {"model": model, "progress": progress, "genes": named, "of_counts": of_counts}
+            asked["max_memory"] = max_memory
             record, assumed = _train(source, how, **asked, **_selected(selected, None), **files, **wanted)
         summary = summarise(record, key_added, source, output, started, assumed=assumed)
         report(summary, as_json=as_json)
@@ -258,34 +271,42 @@ def _train(
     model: Path | None,
     progress: Progress,
     layer: str | None,
-    key_added: str,
     reporting: Reporting,
     of_counts: dict[str, Any],
+    max_memory: str | None,
     output: Path,
-    overwrite: bool,
     transpose: bool,
     **options: Any,
 ) -> tuple[dict[str, Any], str]:
     """Train on the file and impute it; what an accident interrupts can be gone on with."""
-    from .. import tl
-    from ..io import check_writable, write
+    from .._file_training import cells_to_train_on, refuse_budget
+    from .._staging import Staging, bytes_of
+    from ..apply import train_and_impute
+    from ..io import check_writable
 
     if model is not None:
-        check_writable(model, overwrite=overwrite or progress.model_is_ours, any_suffix=True)
-    adata, layer, assumed = _read(source, layer, key_added, transpose=transpose)
-    reporting.look_at(adata)
-    options |= {"layer": layer, "key_added": key_added, **as_parameters(of_counts)}
-    chosen = chosen_for(adata, layer, how["training"])
-    estimator = untrained(chosen, **how)
-    with progress.kept() as checkpoint:
-        tl.autoimpute(adata, model=estimator, checkpoint=checkpoint, **options)
-        adata.uns[key_added]["objective_reason"] = chosen.reason
-        if model is not None:
-            progress.begin_model()
-            estimator.save(model)
-        write(adata, output, layer=key_added, overwrite=overwrite)
-    reporting.keep(adata)
-    return adata.uns[key_added], assumed
+        check_writable(model, overwrite=options["overwrite"] or progress.model_is_ours, any_suffix=True)
+    staging = Staging(output.expanduser().resolve().parent, None if max_memory is None else bytes_of(max_memory))
+    asked = {name: how["training"][name] for name in ("objective", "preset", "estimand")}
+    where: dict[str, Any] = {"output": output, "transpose": transpose, "find": lambda of: where_counts_are(of, layer)}
+    with cells_to_train_on(source, asked=asked, **where) as ready:
+        refuse_budget(ready, max_memory)
+        check_layers(ready.layer, options["key_added"])
+        reporting.look_at(ready.cells)
+        estimator = untrained(ready.chosen, **how)
+
+        def save() -> None:
+            if model is not None:
+                progress.begin_model()
+                estimator.save(model)
+
+        options |= {"output": output, "staging": staging, "when_trained": save, **as_parameters(of_counts)}
+        with progress.kept() as checkpoint:
+            record = train_and_impute(ready, estimator, checkpoint=checkpoint, **options)
+        told = {name: options[name] for name in ("key_added", "scale", "keep_observed")}
+        told |= {name: of_counts[name] for name in ("batch_key", "as_batch", "depth")}
+        reporting.keep_trained(ready.cells, layer=ready.layer, record=record, model=estimator, **told)
+    return record, ready.assumed
 
 
 def _read(source: Path, layer: str | None, key_added: str, *, transpose: bool) -> "tuple[AnnData, str | None, str]":

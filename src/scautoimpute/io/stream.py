@@ -91,12 +91,14 @@ class StoredCells:
 
     def rows(self, layer: str | None, size: int) -> Iterator[Any]:
         """Yield the counts as canonical ``csr_array``s of `size` cells, fewer in the last."""
-        matrix = self.by_rows(layer)
-        for rows in row_blocks(matrix, size):
-            block = _block(matrix, rows)
-            block.sum_duplicates()
-            block.eliminate_zeros()
-            yield block
+        return (self.block(layer, rows) for rows in row_blocks(self.by_rows(layer), size))
+
+    def block(self, layer: str | None, rows: slice) -> Any:
+        """Return the counts of some cells as a canonical ``csr_array``."""
+        block = _block(self.by_rows(layer), rows)
+        block.sum_duplicates()
+        block.eliminate_zeros()
+        return block
 
     def _counts(self, layer: str | None) -> tuple[Any, Any]:
         """Return the matrix that holds them, and which of its columns are the genes, None for all."""

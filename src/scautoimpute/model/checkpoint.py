@@ -26,7 +26,7 @@ from ..io.complete import complete_or_absent
 from ..io.write import check_writable
 from .settings import Settings
 
-__all__ = ["MANIFEST", "Checkpoint", "NetworkFile", "Resumable", "open_checkpoint", "write_progress"]
+__all__ = ["MANIFEST", "Checkpoint", "NetworkFile", "Resumable", "digest_of", "open_checkpoint", "write_progress"]
 
 FORMAT_VERSION = 1
 KEY = "scautoimpute"
@@ -82,32 +82,49 @@ class NetworkFile:
 
 
 class Checkpoint:
-    """Where the networks of one fit are kept; without a folder, nowhere."""
+    """Where the networks of one fit are kept; without a folder, nowhere.
 
-    def __init__(self, folder: Path | None = None) -> None:
-        self.folder = folder
+    Parameters
+    ----------
+    folder
+        That of the progress.
+    wanted
+        Everything that the weights depend on besides the data, as plain values.
+    """
+
+    def __init__(self, folder: Path | None = None, wanted: dict[str, Any] | None = None) -> None:
+        self.folder, self._wanted = folder, wanted
 
     def network(self, name: str) -> NetworkFile:
         """Return the file of one network."""
         return NetworkFile(self.folder / f"{name}.safetensors" if self.folder else None)
+
+    def claim(self, digest: str) -> None:
+        """Say in the folder of which training it is, `digest` being that of the data, or refuse one of another.
+
+        Raises
+        ------
+        CheckpointError
+            If the folder holds the progress of another training, or a damaged manifest.
+        """
+        if self.folder is not None and self._wanted is not None:
+            _claim(self.folder, self._wanted | {"data": digest})
 
 
 @contextmanager
 def open_checkpoint(
     folder: str | Path | None,
     *,
-    x: sparse.csr_array,
+    shape: tuple[int, int],
     settings: Settings,
     random_state: Any,
     device: torch.device,
     batch_N: NDArray[np.intp] | None = None,
 ) -> Iterator[Checkpoint]:
-    """Hold `folder` for the training that the other arguments define; None keeps nothing.
+    """Hold `folder` for the training that the other arguments define, and data of that shape; None keeps nothing.
 
     Raises
     ------
-    CheckpointError
-        If the folder holds the progress of another training, or a damaged manifest.
     BlockingIOError
         If another process holds it.
     """
@@ -122,17 +139,16 @@ def open_checkpoint(
     with sole_owner(path):
         for abandoned in path.glob(".*.partial-*"):  # of a process that was killed while it wrote
             abandoned.unlink()
-        _claim(path, _fingerprint(x, settings, random_state, device) | _of_batches(batch_N))
-        yield Checkpoint(path)
+        yield Checkpoint(path, _fingerprint(shape, settings, random_state, device) | _of_batches(batch_N))
 
 
 # ------------------------------------------------------------------------------------------------ of which training
 
 
 def _fingerprint(
-    x: sparse.csr_array, settings: Settings, random_state: Any, device: torch.device
+    shape: tuple[int, int], settings: Settings, random_state: Any, device: torch.device
 ) -> dict[str, dict[str, Any] | Any]:
-    """Everything that the weights depend on, as plain values."""
+    """Everything that the weights depend on besides the data, as plain values."""
     from .. import __version__
 
     found = {
@@ -142,8 +158,7 @@ def _fingerprint(
         **settings.to_json(),
         "random_state": _seed(random_state),
         "device": device.type,
-        "cells × genes": f"{x.shape[0]} × {x.shape[1]}",
-        "data": _digest(x),
+        "cells × genes": f"{shape[0]} × {shape[1]}",
     }
     # Products whose sums are split by the threads there are
     if (settings.preset == "paper" or settings.objective == "counts") and device.type == "cpu":
@@ -162,7 +177,8 @@ def _seed(random_state: Any) -> Any:
     return f"a Generator in state {hashlib.sha256(state.encode()).hexdigest()[:16]}"
 
 
-def _digest(x: sparse.csr_array) -> str:
+def digest_of(x: sparse.csr_array) -> str:
+    """Return what tells data from others."""
     digest = hashlib.sha256()
     for array in (x.indptr, x.indices, x.data):
         digest.update(np.ascontiguousarray(array).data)

@@ -20,6 +20,7 @@ from ..io.matrix import row_blocks
 from ..progress import progress_bar
 from .counts_inputs import CountsEncoding
 from .counts_network import SMALLEST_SHARE, as_array, hidden_layer, log_shares, offsets, product_type
+from .counts_store import CountsRows
 from .dispersion import gamma_posterior
 from .network import Autoencoder
 
@@ -117,7 +118,7 @@ class CountsModel:
         return np.concatenate([as_array(hidden_layer(self.networks[0], *block)) for block in blocks])
 
     @staticmethod
-    def blocks(x: sparse.csr_array) -> Iterator[slice]:
+    def blocks(x: CountsRows) -> Iterator[slice]:
         """Rows of as many cells as are dense in memory at a time."""
         return row_blocks(x, CELLS_PER_BLOCK)
 

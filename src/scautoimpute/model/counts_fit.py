@@ -5,26 +5,26 @@ Shape legend: N cells, G genes.
 
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy import sparse
 
 from .checkpoint import Checkpoint, NetworkFile
 from .counts import EXPERTS, CountsModel, build_network, network_names
 from .counts_inputs import CountsEncoding
+from .counts_staging import Staged, stage
+from .counts_store import CountsRows
 from .counts_training import CountsData, CountsTraining, train_counts
 from .counts_weighing import HeldOutMolecules, weighed
 from .network import Autoencoder, initialise_small
 from .settings import Settings
-from .thinning import split_molecules
 from .training import TrainingPlan, TrainingRecord
 
 __all__ = ["fit_counts", "n_networks"]
 
-MAX_HELD_OUT_CELLS = 2000  # whose molecules decide when to stop, and weigh the experts: enough for four weights
 ENCODER_SD = 0.0183
 # What is averaged of few cells. Measured with 1, 3, 5 networks, milli-nats per held-out molecule over the gene mean:
 # Tung (140 cells) 6.65, 6.94, 7.03; Drop-seq (225) 122.4, 124.1, 124.6; Jurkat/293T (338) 55.5, 56.9, 57.2;
@@ -34,7 +34,7 @@ OnEpoch = Callable[[str, TrainingRecord], None]
 
 
 def fit_counts(
-    x: sparse.csr_array,
+    x: CountsRows,
     batch_N: NDArray[np.intp],
     settings: Settings,
     rng: np.random.Generator,
@@ -43,13 +43,14 @@ def fit_counts(
     batches: tuple[str, ...] = (),
     on_epoch: OnEpoch,
     checkpoint: Checkpoint | None = None,
+    staging: Path | None = None,
 ) -> tuple[CountsModel, dict[str, Any], dict[str, TrainingRecord]]:
     """Hold out, take the gene frequencies, train the networks, weigh the experts.
 
     Parameters
     ----------
     x
-        Counts, N × G.
+        Counts, N × G, which are read once.
     batch_N
         Batch of each cell, from 0.
     batches
@@ -58,27 +59,27 @@ def fit_counts(
         Told the name of the network and its record after every epoch.
     checkpoint
         Where the networks are kept while they are trained, and gone on with.
+    staging
+        Folder in which what is trained on is kept, on disk; in memory by default.
 
     Returns
     -------
     The model, its scores on held-out molecules, and what happened in the training of each network.
     """
-    visible, hidden = split_molecules(x, settings.held_out_share, rng)
-    weighing, stopping = split_molecules(hidden, 0.5, rng)
-    encoding = CountsEncoding.fit(visible, batch_N).to(device)
-    is_seen_N = np.diff(visible.indptr) > 0  # nothing can be said of the molecules of a cell that has no others
-    _refuse_nothing_held_out(is_seen_N & (np.diff(weighing.indptr) > 0), settings.held_out_share)
-    cells = _some_cells(is_seen_N & (np.diff(stopping.indptr) > 0), MAX_HELD_OUT_CELLS, rng)
-    data = CountsData(visible, batch_N, encoding, stopping[cells], cells)
+    staged, checkpoint = stage(x, settings.held_out_share, rng, folder=staging), checkpoint or Checkpoint()
+    checkpoint.claim(staged.digest)
+    _refuse_nothing_held_out(staged, settings.held_out_share)
+    encoding = CountsEncoding.fit(staged.visible, batch_N).to(device)
+    data = CountsData(staged.visible, batch_N, encoding, staged.stopping.rows, staged.stopping.cells)
     trained = {
-        name: _train(data, settings, rng, partial(on_epoch, name), (checkpoint or Checkpoint()).network(name))
+        name: _train(data, settings, rng, partial(on_epoch, name), checkpoint.network(name))
         for name in network_names(n_networks(x.shape[0], settings))
     }
-    cells = _some_cells(is_seen_N & (np.diff(weighing.indptr) > 0), MAX_HELD_OUT_CELLS, rng)
-    held_out = HeldOutMolecules(visible[cells], weighing[cells], batch_N[cells])
+    cells = staged.weighing.cells
+    held_out = HeldOutMolecules(staged.visible[cells], staged.weighing.rows, batch_N[cells])
     even_K, none_2G = np.full(len(EXPERTS), 1 / len(EXPERTS)), torch.zeros(2, x.shape[1], device=device)
-    networks = tuple(net for net, _ in trained.values())
-    model, scores = weighed(CountsModel(networks, encoding, none_2G, even_K, batches), held_out, visible, batch_N)
+    model = CountsModel(tuple(net for net, _ in trained.values()), encoding, none_2G, even_K, batches)
+    model, scores = weighed(model, held_out, staged.visible, batch_N)
     return model, scores, {name: record for name, (_, record) in trained.items()}
 
 
@@ -123,15 +124,10 @@ def _train(
     return net.requires_grad_(False), training.record
 
 
-def _refuse_nothing_held_out(is_weighed_N: NDArray[np.bool_], share: float | None) -> None:
-    if not is_weighed_N.any():
+def _refuse_nothing_held_out(staged: Staged, share: float | None) -> None:
+    if not len(staged.weighing.cells):
         msg = (
-            f"held_out_share={share} of the molecules of {is_weighed_N.size} cells leave nothing to score on: "
+            f"held_out_share={share} of the molecules of {staged.visible.shape[0]} cells leave nothing to score on: "
             "no cell has both held-out and visible molecules; give more cells, deeper ones, or another share"
         )
         raise ValueError(msg)
-
-
-def _some_cells(allowed_N: NDArray[np.bool_], n: int, rng: np.random.Generator) -> NDArray[np.intp]:
-    cells = np.flatnonzero(allowed_N)
-    return cells if len(cells) <= n else np.sort(rng.choice(cells, n, replace=False))

@@ -4,6 +4,7 @@ Shape legend: N cells, B cells in a block, G genes, K batches, I = G + K inputs 
 """
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
@@ -13,7 +14,8 @@ from numpy.typing import NDArray
 from scipy import sparse
 from torch import Tensor
 
-from ..io.matrix import row_sums
+from ..io.matrix import row_blocks, row_sums
+from .counts_store import CELLS_PER_BLOCK, CountsRows
 
 __all__ = ["CountsEncoding", "batch_frequencies"]
 
@@ -43,15 +45,19 @@ class CountsEncoding:
     median_library: float
 
     @classmethod
-    def fit(cls, x: sparse.csr_array, batch_N: NDArray[np.intp]) -> "CountsEncoding":
+    def fit(cls, x: CountsRows, batch_N: NDArray[np.intp]) -> "CountsEncoding":
         """Learn from counts, N × G, and the batch of each cell."""
         n_cells, n_genes = x.shape
-        library_N = row_sums(x)
+        library_N = np.concatenate([row_sums(block) for _, block in _blocks(x)])
         median = float(np.median(library_N[library_N > 0]))
-        value_Z = _log_normalised(x, median)
-        mean_G = np.bincount(x.indices, value_Z, minlength=n_genes) / n_cells
-        variance_G = np.bincount(x.indices, value_Z**2, minlength=n_genes) / n_cells - mean_G**2
-        sd_G = np.maximum(np.sqrt(np.maximum(variance_G, 0)), SMALLEST_SD)
+        sum_G, square_G = np.zeros(n_genes), np.zeros(n_genes)
+        for _, block in _blocks(x):
+            value_Z = _log_normalised(block, median)
+            # In the order of the entries, whatever the blocks
+            np.add.at(sum_G, block.indices, value_Z)
+            np.add.at(square_G, block.indices, value_Z**2)
+        mean_G = sum_G / n_cells
+        sd_G = np.maximum(np.sqrt(np.maximum(square_G / n_cells - mean_G**2, 0)), SMALLEST_SD)
         unit_G = INPUT_SCALE / math.sqrt(n_genes) / sd_G
         log_frequency_KG = np.log(batch_frequencies(x, batch_N))
         n_batches = len(log_frequency_KG)
@@ -86,15 +92,19 @@ class CountsEncoding:
         return replace(self, **{name: tensor.to(device) for name, tensor in self.tensors.items()})  # type: ignore[arg-type]
 
 
-def batch_frequencies(x: sparse.csr_array, batch_N: NDArray[np.intp]) -> NDArray[np.float64]:
+def batch_frequencies(x: CountsRows, batch_N: NDArray[np.intp]) -> NDArray[np.float64]:
     """Share of each gene among the molecules of each batch, K × G, shrunk towards its share in all of them.
 
     The shrinkage is empirical-Bayes: a gene's shares vary between batches as a gamma distribution whose shape k is
     estimated by the method of moments, and n molecules where E were expected make the share (n + k) / (E + k) times
     that in all cells.
     """
-    n_batches = int(batch_N.max()) + 1
-    count_KG = np.stack([np.asarray(x[batch_N == k].sum(axis=0, dtype=np.float64)).ravel() for k in range(n_batches)])
+    n_batches, n_genes = int(batch_N.max()) + 1, x.shape[1]
+    count_F = np.zeros(n_batches * n_genes)
+    for rows, block in _blocks(x):
+        batch_Z = np.repeat(batch_N[rows].astype(np.int64), np.diff(block.indptr))
+        np.add.at(count_F, batch_Z * n_genes + block.indices, block.data.astype(np.float64))
+    count_KG = count_F.reshape(n_batches, n_genes)
     total_G = count_KG.sum(axis=0) + PSEUDO_COUNT
     share_G = total_G / total_G.sum()
     if n_batches == 1:
@@ -105,6 +115,10 @@ def batch_frequencies(x: sparse.csr_array, batch_N: NDArray[np.intp]) -> NDArray
     frequency_KG: NDArray[np.float64] = share_G * (count_KG + k) / (expected_KG + k)
     frequency_KG /= frequency_KG.sum(axis=1, keepdims=True)
     return frequency_KG
+
+
+def _blocks(x: CountsRows) -> Iterator[tuple[slice, sparse.csr_array]]:
+    return ((rows, x[rows]) for rows in row_blocks(x, CELLS_PER_BLOCK))
 
 
 def _log_normalised(x: sparse.csr_array, median: float) -> NDArray[np.float64]:

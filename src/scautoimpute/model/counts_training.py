@@ -17,6 +17,7 @@ from torch import Tensor
 
 from .counts_inputs import CountsEncoding
 from .counts_network import Rows, Workspace, hidden_layer, multinomial_loss, offsets, product_type
+from .counts_store import CountsStore
 from .network import Autoencoder
 from .thinning import thin_values, with_values
 from .training import Training, TrainingRecord
@@ -32,7 +33,7 @@ STEPS_BETWEEN = 20  # evaluations of the held-out molecules
 class CountsData:
     """What training sees: visible molecules, N × G, the batch of each cell, and some cells' held-out molecules."""
 
-    visible: sparse.csr_array
+    visible: CountsStore | sparse.csr_array
     batch_N: NDArray[np.intp]
     encoding: CountsEncoding
     stopping: sparse.csr_array

@@ -16,6 +16,7 @@ from torch import Tensor
 from ..io.matrix import row_sums
 from .counts import CountsModel
 from .counts_network import as_array
+from .counts_store import CountsRows
 from .dispersion import SCALES, DispersionMoments, gamma_posterior
 from .mixture import expert_weights
 
@@ -66,7 +67,7 @@ class _Table:
 
 
 def weighed(
-    model: CountsModel, held_out: HeldOutMolecules, visible: sparse.csr_array, batch_N: NDArray[np.intp]
+    model: CountsModel, held_out: HeldOutMolecules, visible: CountsRows, batch_N: NDArray[np.intp]
 ) -> tuple[CountsModel, dict[str, Any]]:
     """Fit the dispersions and the weights, and score the result.
 
@@ -95,12 +96,13 @@ def weighed(
 
 
 @torch.no_grad()
-def _dispersions(model: CountsModel, x: sparse.csr_array, batch_N: NDArray[np.intp]) -> Tensor:
+def _dispersions(model: CountsModel, x: CountsRows, batch_N: NDArray[np.intp]) -> Tensor:
     """φ of each gene about each expert's expectation, 2 × G."""
     moments = [DispersionMoments(x.shape[1]) for _ in range(2)]
     for rows in model.blocks(x):
-        x_BG, library_B1 = model.dense(x[rows])
-        for moment, share_BG in zip(moments, model.shares(x[rows], batch_N[rows], batch_N[rows]), strict=True):
+        block = x[rows]
+        x_BG, library_B1 = model.dense(block)
+        for moment, share_BG in zip(moments, model.shares(block, batch_N[rows], batch_N[rows]), strict=True):
             moment.add(x_BG, share_BG * library_B1)
     return torch.as_tensor(np.stack([m.estimate() for m in moments]), device=model.device)
 

@@ -1,7 +1,7 @@
 """From observed entries and settings to a model, its history and its held-out scores."""
 
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -14,11 +14,15 @@ from ..progress import progress_bar
 from .checkpoint import Checkpoint
 from .counts import CountsModel, network_names
 from .counts_fit import fit_counts, n_networks
+from .counts_store import CountsRows
 from .detection import fit_detection
 from .masked import VARIANTS, HeldOutPrediction, MaskedModel, fit_masked
 from .paper import PaperModel, fit_paper
 from .settings import Settings
 from .training import TrainingRecord
+
+if TYPE_CHECKING:
+    from .._staging import Staging
 
 __all__ = ["Outcome", "fit_counts_model", "fit_model"]
 
@@ -59,7 +63,7 @@ def fit_model(
 
 
 def fit_counts_model(
-    x: sparse.csr_array,
+    x: CountsRows,
     batch_N: NDArray[np.intp],
     settings: Settings,
     rng: np.random.Generator,
@@ -67,16 +71,22 @@ def fit_counts_model(
     *,
     batches: tuple[str, ...] = (),
     checkpoint: Checkpoint | None = None,
+    staging: "Staging | None" = None,
 ) -> Outcome:
-    """Train the counts objective on counts, cells × genes, of cells whose batch is given as a position in `batches`."""
+    """Train the counts objective on counts, cells × genes, of cells whose batch is given as a position in `batches`.
+
+    What is trained on is kept in memory, or where `staging` says.
+    """
     names, at_most = network_names(n_networks(x.shape[0], settings)), settings.max_epochs
     with progress_bar(len(names) * at_most, "training (at most)", "epoch") as bar:
 
         def on_epoch(name: str, record: TrainingRecord) -> None:
             bar.update(names.index(name) * at_most + len(record.epochs) - bar.n)
 
+        place = None if staging is None else staging.place(x, settings, len(batches))
+        kept: dict[str, Any] = {"checkpoint": checkpoint, "staging": place}
         model, scores, records = fit_counts(
-            x, batch_N, settings, rng, device, batches=batches, on_epoch=on_epoch, checkpoint=checkpoint
+            x, batch_N, settings, rng, device, batches=batches, on_epoch=on_epoch, **kept
         )
         bar.update(bar.total - bar.n)
     converged = all(record.converged for record in records.values())

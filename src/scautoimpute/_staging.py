@@ -1,0 +1,130 @@
+"""Where counts are kept while a network is trained on them: in memory if they fit in what it may take, else on disk."""
+
+import re
+from dataclasses import dataclass, field
+from itertools import pairwise
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from .model.counts_store import CountsRows
+    from .model.settings import Settings
+
+__all__ = ["Staging", "bytes_of", "working_bytes"]
+
+_UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
+_SHARE_OF_FREE = 0.5  # of the memory that is free, where none was stated
+_COPIES = 8  # of the weights: their gradient, two moments, the average, the best, and those that products round to
+_DENSE_BLOCK = 64  # bytes of a cell and gene while a block is estimated: some sixteen matrices
+_SPARSE_BLOCK = 64  # bytes of a stored count while a block is read, checked and parted
+_OF_A_CELL = 64  # bytes: library sizes, starts of rows, batches, the order
+
+
+def bytes_of(size: int | str) -> int:
+    """Return a number of bytes, which may be given as a text such as ``"500M"`` or ``"2G"``.
+
+    Parameters
+    ----------
+    size
+        Bytes, or a number with one of the units K, M, G, T: thousands of each other.
+
+    Raises
+    ------
+    ValueError
+        If it is no size.
+
+    Examples
+    --------
+    >>> bytes_of("1.5G"), bytes_of("500 MB"), bytes_of(4096)
+    (1500000000, 500000000, 4096)
+    """
+    found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([KMGT]?)i?B?\s*", str(size), flags=re.IGNORECASE)
+    n_bytes = 0 if found is None else int(float(found[1]) * _UNITS[found[2].upper()])
+    if n_bytes == 0:
+        msg = f"max_memory={size!r} is no amount of memory: give bytes above 0, or a text such as '500M' or '2G'"
+        raise ValueError(msg)
+    return n_bytes
+
+
+def _resident_bytes() -> float:
+    import psutil
+
+    return float(psutil.Process().memory_info().rss)
+
+
+@dataclass
+class Staging:
+    """The choice between memory and disk.
+
+    Attributes
+    ----------
+    folder
+        Where a file would be made, which has no name and goes with the process.
+    max_memory
+        Bytes that the process may take in all; by default what it has and half of what is free.
+    has
+        Bytes that it has, before anything is read.
+    in_words
+        What was chosen, once it has been.
+    """
+
+    folder: Path
+    max_memory: int | None = None
+    has: float = field(default_factory=_resident_bytes)
+    in_words: str | None = None
+
+    def place(self, x: "CountsRows", settings: "Settings", n_batches: int) -> Path | None:
+        """Return the folder to keep counts in, None for memory.
+
+        Raises
+        ------
+        MemoryError
+            If not even the network fits.
+        """
+        from .model.counts_store import entry_type
+
+        store = x.nnz * entry_type(x.shape[1], float(x.max())).itemsize
+        left = self._left() - working_bytes(x, settings.hidden, n_batches)
+        if left < 0:
+            self._refuse(x.shape[1], -left)
+        where = "in memory" if store <= left else f"on disk, in {self.folder}"
+        self.in_words = f"{_in_words(store)} {where}"
+        return None if store <= left else self.folder
+
+    def _left(self) -> float:
+        """What may be taken besides what the process had."""
+        from .methods._memory import available_bytes
+
+        if self.max_memory is None:
+            return available_bytes() * _SHARE_OF_FREE
+        return self.max_memory - self.has
+
+    def _refuse(self, n_genes: int, missing: float) -> None:
+        told = "half of what is free" if self.max_memory is None else f"max_memory={_in_words(self.max_memory)}"
+        msg = (
+            f"a network of {n_genes:,} genes needs {_in_words(missing)} more than {told}: allow more, "
+            "or model fewer genes with n_top_genes= or genes="
+        )
+        raise MemoryError(msg)
+
+
+def working_bytes(x: "CountsRows", hidden: tuple[int, ...], n_batches: int) -> float:
+    """Return what training takes besides the counts: the network, a block of cells, and little for each cell.
+
+    Parameters
+    ----------
+    x
+        Counts, cells × genes.
+    hidden, n_batches
+        Widths of the hidden layers, and number of batches.
+    """
+    from .model.counts_store import CELLS_PER_BLOCK
+
+    n_cells, n_genes = x.shape
+    n_weights = sum(one * other for one, other in pairwise((n_genes + n_batches, *hidden, n_genes)))
+    block = CELLS_PER_BLOCK * (_DENSE_BLOCK * n_genes + _SPARSE_BLOCK * x.nnz / n_cells)
+    return 4.0 * _COPIES * n_weights + block + _OF_A_CELL * n_cells
+
+
+def _in_words(n_bytes: float) -> str:
+    return f"{n_bytes / 1e9:,.1f} GB" if n_bytes >= 1e9 else f"{n_bytes / 1e6:,.1f} MB"

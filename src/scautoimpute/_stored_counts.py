@@ -1,0 +1,109 @@
+"""Counts of a file, of which rows are read when they are asked for, and checked whenever they are read.
+
+Shape legend: B cells of a block, G genes of the data, P genes of the model.
+"""
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from scipy import sparse
+
+from ._counts import has_fractions, refuse_all_zero, refuse_values
+from ._counts_facts import CountsFacts
+from ._objective import OF_FRACTIONS, Chosen, objective_by
+from ._umi import molecules, refuse_fractions
+from .io.matrix import CELLS_PER_BLOCK, row_blocks
+from .progress import progress_bar
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from ._genes import IntArray
+    from .io.stream import StoredCells
+
+__all__ = ["CountsOfGenes", "StoredCounts"]
+
+
+class StoredCounts:
+    """Counts of all genes of a file.
+
+    Parameters
+    ----------
+    cells, layer
+        Where they are.
+    """
+
+    def __init__(self, cells: "StoredCells", layer: str | None) -> None:
+        self.cells, self.layer, self.shape = cells, layer, cells.shape
+        self._facts: CountsFacts | None = None
+
+    def __getitem__(self, rows: slice) -> Any:
+        block = self._values(rows)
+        refuse_fractions(block)
+        return block
+
+    def _values(self, rows: slice) -> Any:
+        block = self.cells.block(self.layer, rows)
+        refuse_values(block, first_row=rows.start)
+        return block
+
+    def choose(self) -> Chosen:
+        """Choose the objective by the data, as far as they have to be read for that."""
+        if any(has_fractions(block) for block in self._first_pass()):
+            return OF_FRACTIONS
+        refuse_all_zero(int(self.facts().cells_G.sum()), self.shape)
+        return objective_by(self.facts().verdict)
+
+    def facts(self) -> CountsFacts:
+        """Return what all cells together show, for which they are read once."""
+        if self._facts is None:
+            for block in self._first_pass():
+                refuse_fractions(block)
+        return self._facts  # type: ignore[return-value]
+
+    def _first_pass(self) -> Iterator[Any]:
+        """Yield all blocks; whoever takes them to the end leaves the facts behind."""
+        facts = CountsFacts(self.shape[1])
+        with progress_bar(self.shape[0], "looking at the counts", "cell") as bar:
+            for rows in row_blocks(self, CELLS_PER_BLOCK):
+                block = self._values(rows)
+                yield block
+                facts.add(block)
+                bar.update(block.shape[0])
+        self._facts = facts
+
+    def of_genes(self, genes: "IntArray") -> "CountsOfGenes":
+        """Return the counts of some genes, as training takes them."""
+        return CountsOfGenes(self, genes)
+
+
+class CountsOfGenes:
+    """Counts of some genes of a file, float32, of which rows can be taken; see `scautoimpute.model.counts_store`.
+
+    Parameters
+    ----------
+    counts
+        Of all genes.
+    genes
+        Positions of those to take.
+    """
+
+    def __init__(self, counts: StoredCounts, genes: "IntArray") -> None:
+        self._counts, self._genes, facts = counts, genes, counts.facts()
+        self.shape = counts.shape[0], int(genes.size)
+        self.nnz, self._n_molecules = int(facts.cells_G[genes].sum()), float(facts.total_G[genes].sum())
+
+    def __getitem__(self, rows: "slice | NDArray[np.intp]") -> sparse.csr_array:
+        if not isinstance(rows, slice):
+            return sparse.vstack([self[row : row + 1] for row in np.asarray(rows).tolist()], format="csr")
+        block = self._counts[rows]
+        return molecules(block if self._genes.size == block.shape[1] else block[:, self._genes])
+
+    def max(self) -> float:
+        """Largest count, of any gene."""
+        return self._counts.facts().histogram.largest
+
+    def sum(self, dtype: Any = np.float64) -> Any:
+        """All molecules."""
+        return dtype(self._n_molecules)

@@ -1,0 +1,99 @@
+"""Before training: counts are read once, block by block, and their molecules parted in visible and held-out ones.
+
+What is held out is kept of as many cells as are scored; what is visible goes to a store, in memory or on disk. Draws
+are made block by block, so that they are the same wherever the counts come from.
+
+Shape legend: N cells, B cells of a block, G genes.
+"""
+
+import hashlib
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import sparse
+
+from ..io.matrix import row_blocks
+from ..progress import progress_bar
+from .counts_store import CELLS_PER_BLOCK, CountsRows, CountsStore
+from .thinning import split_molecules
+
+__all__ = ["MAX_HELD_OUT_CELLS", "SampledCells", "Staged", "stage"]
+
+MAX_HELD_OUT_CELLS = 2000  # whose molecules decide when to stop, and weigh the experts: enough for four weights
+
+
+@dataclass
+class SampledCells:
+    """At most `size` of the cells that are offered, any as likely as any other: those of the smallest random keys."""
+
+    size: int
+    cells: NDArray[np.intp] = field(default_factory=lambda: np.empty(0, dtype=np.intp))
+    rows: sparse.csr_array | None = None
+    _keys: NDArray[np.float64] = field(default_factory=lambda: np.empty(0))
+
+    def offer(
+        self, cells_B: NDArray[np.intp], x: sparse.csr_array, allowed_B: NDArray[np.bool_], rng: np.random.Generator
+    ) -> None:
+        """Take cells of a block into account, those that are `allowed`; `x` are their rows, B × G."""
+        key_B = rng.random(len(cells_B))[allowed_B]
+        rows = x[allowed_B] if self.rows is None else sparse.vstack([self.rows, x[allowed_B]], format="csr")
+        cells, keys = np.concatenate([self.cells, cells_B[allowed_B]]), np.concatenate([self._keys, key_B])
+        if len(cells) > self.size:
+            kept = np.sort(np.argpartition(keys, self.size - 1)[: self.size])
+            cells, keys, rows = cells[kept], keys[kept], rows[kept]
+        self.cells, self._keys, self.rows = cells, keys, rows
+
+
+@dataclass(frozen=True)
+class Staged:
+    """What training works on.
+
+    Attributes
+    ----------
+    visible
+        Molecules of all cells but the held-out ones, N × G.
+    stopping, weighing
+        Held-out molecules of some cells which have visible ones too: by which to stop, and to weigh the experts by.
+    digest
+        Of all counts, by which they are told from others.
+    """
+
+    visible: CountsStore
+    stopping: SampledCells
+    weighing: SampledCells
+    digest: str
+
+
+def stage(x: CountsRows, held_out_share: float, rng: np.random.Generator, *, folder: Path | None = None) -> Staged:
+    """Part the molecules, each by itself: a `held_out_share` is held out, half of it to stop by and half to weigh by.
+
+    Parameters
+    ----------
+    x
+        Counts, N × G.
+    held_out_share
+        Share of the molecules.
+    rng
+        What is drawn from.
+    folder
+        Where the visible molecules are kept; in memory by default.
+    """
+    visible = CountsStore(x.shape, largest=float(x.max()), n_entries=x.nnz, folder=folder)
+    stopping, weighing = (SampledCells(MAX_HELD_OUT_CELLS) for _ in range(2))
+    digest = hashlib.sha256()
+    with progress_bar(x.shape[0], "reading", "cell") as bar:
+        for rows in row_blocks(x, CELLS_PER_BLOCK):
+            block = x[rows]
+            for array in (np.diff(block.indptr).astype(np.int64), block.indices.astype(np.int32), block.data):
+                digest.update(np.ascontiguousarray(array).data)
+            seen, hidden = split_molecules(block, held_out_share, rng)
+            to_weigh, to_stop = split_molecules(hidden, 0.5, rng)
+            visible.append(seen)
+            is_seen_B = np.diff(seen.indptr) > 0  # nothing can be said of the molecules of a cell that has no others
+            cells_B = np.arange(rows.start, rows.stop, dtype=np.intp)
+            for sample, part in ((stopping, to_stop), (weighing, to_weigh)):
+                sample.offer(cells_B, part, is_seen_B & (np.diff(part.indptr) > 0), rng)
+            bar.update(len(cells_B))
+    return Staged(visible, stopping, weighing, digest.hexdigest()[:32])
