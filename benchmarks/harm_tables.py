@@ -22,7 +22,8 @@ defaults: observed values stay where the method was published so.
   verdict on them, nor what needs molecules held out.
 - permuted: gene pairs that correlate beyond the null's 99 % point once each gene has been permuted across cells; 1 %
   is expected.
-- halves: most genes with p < 0.05 between 200 random halves of the largest type (mean in brackets); 5 % are expected.
+- halves: most genes with p < 0.05 between 1,000 random halves of the largest type (mean in brackets); 5 % are
+  expected.
 - markers: permuted genes with p < 0.05 between types, the other genes being left as they are (before imputation in
   brackets); 5 % are expected.
 - silent: pairs of a gene and a type without any molecule of it that are imputed above 5 % of the expressing type's
