@@ -66,12 +66,16 @@ class NullExpression:
     share_of_splits: float
 
     @property
-    def harmful(self) -> bool:
-        """Whether splits with too many false positives are more frequent than chance allows, at 1 %."""
-        n_splits = self.after.size
-        n_beyond, rank = round(self.share_of_splits * n_splits), _rank_of_limit(n_splits)
+    def limit_of_splits(self) -> float:
+        """99 % point of `share_of_splits` where genes are called as before imputation."""
+        n_splits, rank = self.after.size, _rank_of_limit(self.after.size)
         # The limit is itself drawn: among as many splits again, those above the rank-th largest are beta-binomial.
-        return bool(stats.betabinom.sf(n_beyond - 1, n_splits, rank, n_splits - rank + 1) < 0.01)
+        return float(stats.betabinom.isf(0.01, n_splits, rank, n_splits - rank + 1) / n_splits)
+
+    @property
+    def harmful(self) -> bool:
+        """Whether splits with too many false positives are more frequent than chance allows."""
+        return self.share_of_splits > self.limit_of_splits
 
 
 def null_differential_expression(

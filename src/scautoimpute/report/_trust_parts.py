@@ -132,6 +132,10 @@ def harm(evidence: Evidence) -> list[Block]:
             value, limit = _numbers(name, found)
             rows.append([title, value, limit, "beyond its null" if found.harmful else "within its null"])
     caption = "Measures of harm on the sample. Within its null is what no imputation, or chance, would give too."
+    if evidence.labels is None and measured.halves is not None:
+        caption += (
+            " No types being known, the halves are of the largest of up to eight clusters (k-means) of the counts."
+        )
     table = Table(caption, ["measure", "found", "null (99 %)", "so"], rows, words=True)
     return [*_correlation_figure(evidence), table]
 
@@ -140,7 +144,10 @@ def _numbers(name: str, found: Any) -> tuple[str, str]:
     """Value and limit of a measure, with what they are of."""
     of: dict[str, Callable[[], tuple[str, str]]] = {
         "permuted": lambda: (f"{found.share_after:.1%} of gene pairs correlate", f"{found.limit:.1%}"),
-        "halves": lambda: (f"{found.share_of_splits:.1%} of splits have too many calls", "1.0% of splits"),
+        "halves": lambda: (
+            f"{found.share_of_splits:.1%} of splits have too many calls",
+            f"{found.limit_of_splits:.1%}",
+        ),
         "markers": lambda: (
             f"{found.after:.1%} of tests call a permuted gene (before: {found.before:.1%})",
             f"{found.limit:.1%}",
