@@ -222,6 +222,22 @@ def test_the_truth_is_not_called_over_smoothed(typed):
     assert not shift.harmful
 
 
+def test_the_truth_is_over_smoothed_no_more_often_than_by_chance():
+    """Genes that were chosen by the molecules that they are then compared in called it so in 1 of 5 draws."""
+    n_harmful, below = np.zeros(2), []
+    for seed in range(25):
+        adata = datasets.simulate(
+            n_cells=150, n_genes=120, library_size=2000, dropout=0, overdispersion=0, random_state=seed
+        )
+        truth = logs_of(sparse.csr_array(adata.layers["truth"].astype(float))).toarray()
+        neighbours = neighbour_variance_share(adata.X, after=truth, random_state=seed)
+        correlations = correlation_shift(adata.X, after=truth, random_state=seed)
+        n_harmful += neighbours.harmful, correlations.harmful
+        below.append(neighbours.share_below)
+    assert np.mean(below) == pytest.approx(0.5, abs=0.05)
+    assert (stats.binom.sf(n_harmful - 1, 25, 0.01) > 0.01).all()
+
+
 def test_correlations_freed_of_noise_are_those_of_the_truth():
     adata = datasets.simulate(
         n_cells=1500, n_genes=100, library_size=1000, dropout=0, overdispersion=0, n_types=8, random_state=1
