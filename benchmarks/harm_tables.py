@@ -22,14 +22,16 @@ defaults: observed values stay where the method was published so.
   verdict on them, nor what needs molecules held out.
 - permuted: gene pairs that correlate beyond the null's 99 % point once each gene has been permuted across cells; 1 %
   is expected.
-- halves: most genes with p < 0.05 between 200 random halves of the largest type (mean in brackets); 5 % are expected.
+- halves: most genes with p < 0.05 between 1,000 random halves of the largest type (mean in brackets); 5 % are
+  expected.
 - markers: permuted genes with p < 0.05 between types, the other genes being left as they are (before imputation in
   brackets); 5 % are expected.
 - silent: pairs of a gene and a type without any molecule of it that are imputed above 5 % of the expressing type's
   level; 1 % may be.
 - r: root mean square of gene-gene correlations before → after (in the counts freed of noise).
 - local: median over genes of the variance between neighbours over the whole, before → after (freed of noise).
-- rare pull: how far a spiked-in type of 1 % of the cells was pulled to the crowd: 0 not at all, 1 wholly."""
+- rare pull: how far a spiked-in type of 1 % of the cells was pulled to the crowd: 0 not at all, 1 wholly.
+- seconds: processor time of all four runs of the method and of the measures."""
 
 
 def write_tables(rows: pd.DataFrame, path: Path) -> str:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from scautoimpute.evaluation.claims import claims_of
-from scautoimpute.evaluation.recommendation import recommendation_of
+from scautoimpute.evaluation.recommendation import _error_over_cells, recommendation_of
 from scautoimpute.evaluation.scores import best_within_noise, columns, difference
 
 
@@ -168,3 +168,39 @@ def test_with_types_both_answers_are_given():
     first = recommendation_of({"cells": found}).split("\n\n")[0]
     assert "Use als for recovering hidden entries" in first
     assert "Nothing helps with clusters that agree with the given types" in first
+
+
+def clustered(knn, *, over_cells):
+    """Scores that every seed agrees on, and halves of the cells over which the difference spreads by so much."""
+    found = cells("structure", "ari", "all types", {"none": 0.6, "knn": knn}, noise=1e-4)
+    rng = np.random.default_rng(0)
+    for number in range(1, 6):
+        halves = cells("structure", "ari_of_half", f"half {number}", {"none": 0.6, "knn": knn})
+        for half in halves:
+            half["scores"][0]["value"] += rng.normal(0, over_cells / np.sqrt(2))
+        found += halves
+    return recommendation_of({"cells": found}).split("\n\n")
+
+
+@pytest.mark.parametrize(("over_cells", "starts"), [(0.1, "Do not impute these data"), (0.01, "Use knn for clusters")])
+def test_clusters_have_to_be_better_than_other_cells_would_make_them(over_cells, starts):
+    first, reason, *_ = clustered(0.68, over_cells=over_cells)
+    assert first.startswith(starts)
+    assert "over cells, 3 seeds" in reason
+
+
+def test_clusters_of_cells_too_few_to_be_halved_are_no_evidence():
+    found = cells("structure", "ari", "all types", {"none": 0.6, "knn": 0.9}, noise=1e-4)
+    first, reason, *_ = recommendation_of({"cells": found}).split("\n\n")
+    assert first.startswith("Do not impute")
+    assert "too few cells to be halved" in reason
+
+
+def test_the_spread_over_halves_is_the_standard_error_of_a_mean():
+    """The delete-half jackknife, of a difference of means whose standard error is known."""
+    rng = np.random.default_rng(0)
+    a, b = rng.normal(size=(2, 400))
+    halves = [rng.permutation(400)[:200] for _ in range(500)]
+    scores = [{"a": {0: float(a[half].mean())}, "b": {0: float(b[half].mean())}} for half in halves]
+    expected = (a - b).std(ddof=1) / np.sqrt(400)
+    assert _error_over_cells(scores, of="a", to="b") == pytest.approx(expected, rel=0.1)

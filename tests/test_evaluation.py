@@ -117,6 +117,23 @@ def test_sets_without_types_are_left_out_of_what_needs_them_and_it_is_said(run):
     assert len(cell["figure"]["pca"]) == len(cell["figure"]["types"]) == 45
 
 
+def test_halves_of_the_cells_are_the_same_for_every_method(run, folder):
+    from sklearn.decomposition import PCA
+    from sklearn.metrics import silhouette_score
+
+    from scautoimpute import pp, read
+
+    full = pp.recipe_autoimpute(read(folder / "typed.h5ad"), flavor="cv", copy=True)
+    x, types = full.X.toarray(), full.obs["cell_type"].to_numpy().astype(str)
+    (cell,) = cells_of(run[1], experiment="structure", dataset="typed", method="none", seed=1)
+    found = [s["value"] for s in cell["scores"] if s["measure"] == "silhouette_of_half"]
+    rng = np.random.default_rng([1, 5])
+    halves = [rng.permutation(len(types))[: len(types) // 2] for _ in range(5)]
+    loop = [silhouette_score(PCA(2, svd_solver="full").fit_transform(x[h]), types[h]) for h in halves]
+    np.testing.assert_allclose(found, loop, atol=1e-4)
+    assert sum(s["measure"] == "ari_of_half" for s in cell["scores"]) == 5
+
+
 def test_tables_hold_every_score(run):
     output, results = run
     with (output / "results.csv").open(newline="") as handle:
@@ -418,6 +435,7 @@ def test_a_file_is_evaluated_without_labels_and_with(tmp_path):
         seeds=2,
     )
     assert "For clusters that agree with the given types (ARI): alra" in labelled["recommendation"]
+    assert "over cells, 2 seeds" in labelled["recommendation"]
 
 
 @pytest.mark.parametrize(("labels", "words"), [("kind", "no column 'kind'"), ("one", "1 class in 30 cells")])

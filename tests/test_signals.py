@@ -137,10 +137,32 @@ def test_values_that_all_genes_share_are_called_together(typed, labels):
     logs = logs_of(typed.X)[cells]
     rng = np.random.default_rng(0)
     one_programme = rng.normal(size=(cells.sum(), 1)) + rng.normal(0, 0.1, size=(cells.sum(), logs.shape[1]))
-    found = null_differential_expression(logs, after=one_programme, n_splits=200)
+    found = null_differential_expression(logs, after=one_programme)
     assert found.after.max() > 0.5
     assert found.harmful
     assert found.after.mean() < 0.15  # over all splits the rate is nominal: halves are drawn at random
+
+
+def correlated_logs(rng, *, n_cells=60, n_genes=60):
+    """Counts of one type whose genes follow three programmes."""
+    programmes = rng.normal(size=(n_cells, 3)) @ rng.normal(0, 0.6, size=(3, n_genes))
+    rate = rng.gamma(1, 1, size=n_genes) * np.exp(programmes)
+    return logs_of(rng.poisson(rate / rate.sum(axis=1, keepdims=True) * 1500)).toarray()
+
+
+def test_correlated_genes_that_are_split_anew_are_called_as_rarely_as_stated():
+    """Cells in another order keep every correlation of their genes, and are split otherwise: there is no harm."""
+    found = []
+    for seed in range(200):
+        rng = np.random.default_rng(seed)
+        logs = correlated_logs(rng)
+        found.append(null_differential_expression(logs, after=rng.permutation(logs), n_splits=200, random_state=seed))
+    shares = np.array([each.share_of_splits for each in found])
+    assert 0.008 < shares.mean() < 0.02  # nominal 1 %, the floor of independent genes being hardly ever the limit
+    n_harmful = sum(each.harmful for each in found)
+    assert stats.binom.sf(n_harmful - 1, 200, 0.01) > 0.05
+    as_if_the_limit_were_exact = stats.binom.sf(np.rint(shares * 200) - 1, 200, 0.01) < 0.01
+    assert as_if_the_limit_were_exact.sum() > 2 * 200 * 0.01
 
 
 def test_smoothing_makes_permuted_genes_markers_of_types(typed, labels):
@@ -198,6 +220,22 @@ def test_the_truth_is_not_called_over_smoothed(typed):
     assert before < 0.75 * after
     assert after == pytest.approx(held_out, rel=0.08)
     assert not shift.harmful
+
+
+def test_the_truth_is_over_smoothed_no_more_often_than_by_chance():
+    """Genes that were chosen by the molecules that they are then compared in called it so in 1 of 5 draws."""
+    n_harmful, below = np.zeros(2), []
+    for seed in range(25):
+        adata = datasets.simulate(
+            n_cells=150, n_genes=120, library_size=2000, dropout=0, overdispersion=0, random_state=seed
+        )
+        truth = logs_of(sparse.csr_array(adata.layers["truth"].astype(float))).toarray()
+        neighbours = neighbour_variance_share(adata.X, after=truth, random_state=seed)
+        correlations = correlation_shift(adata.X, after=truth, random_state=seed)
+        n_harmful += neighbours.harmful, correlations.harmful
+        below.append(neighbours.share_below)
+    assert np.mean(below) == pytest.approx(0.5, abs=0.05)
+    assert (stats.binom.sf(n_harmful - 1, 25, 0.01) > 0.01).all()
 
 
 def test_correlations_freed_of_noise_are_those_of_the_truth():

@@ -10,6 +10,7 @@ from scautoimpute.metrics._molecules import logs_of
 from scautoimpute.trust import imputer, judge, measure_harm
 from scautoimpute.trust.harm import sampled
 from scautoimpute.trust.rerun import trained
+from scautoimpute.trust.structure import fine_clusters
 
 # ---------------------------------------------------------------------------------------- held-out molecules
 
@@ -192,6 +193,15 @@ def test_what_changes_nothing_is_useless_and_does_no_harm(typed):
     harm = measure_harm(typed.X, impute=imputer("none"), labels=typed.obs["cell_type"])
     assert not any(harm.found.values())
     assert judge(harm.gain, found=harm.found).word == "useless"
+
+
+def test_halves_are_of_one_type_where_no_types_are_known(typed):
+    logs = logs_of(typed.X)
+    cluster = fine_clusters(logs.toarray(), rng=np.random.default_rng(0))
+    halves = measure_harm(typed.X, impute=imputer("none")).halves
+    assert 20 <= halves.n_cells < typed.obs["cell_type"].value_counts().max()
+    for number in np.unique(cluster):
+        assert typed.obs["cell_type"][cluster == number].value_counts(normalize=True).max() > 0.9
 
 
 def test_samples_are_bounded_and_keep_labels_with_their_cells(typed):

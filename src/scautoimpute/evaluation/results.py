@@ -32,6 +32,8 @@ MEASURES: dict[str, dict[str, Any]] = {
     "ari_sd": {"title": "its standard deviation over restarts of k-means", "better": None, "unit": ""},
     "silhouette": {"title": "average silhouette, two principal components", "better": "higher", "unit": ""},
     "silhouette_all_genes": {"title": "average silhouette, all modelled genes", "better": "higher", "unit": ""},
+    "ari_of_half": {"title": "adjusted Rand index, half of the cells", "better": "higher", "unit": ""},
+    "silhouette_of_half": {"title": "average silhouette, half of the cells", "better": "higher", "unit": ""},
     "log_cv_median": {"title": "median ln(coefficient of variation) within a type", "better": "lower", "unit": "ln"},
     "zero_fraction": {"title": "fraction of zeros", "better": None, "unit": ""},
     "zeros_in_silent": {"title": "fraction of zeros, genes silent in bulk", "better": "higher", "unit": ""},

@@ -131,7 +131,8 @@ def permuted_correlations(
     null = np.stack([_sizes_of_r(logs_of(permute_columns(x, rng)), genes) for _ in range(n_permutations)])
     null_99 = float(np.quantile(null, 0.99))
     shares = (null > null_99).mean(axis=1)
-    spread = float(shares.std(ddof=1)) if n_permutations > 1 else 0.0
+    # Of one further permutation, whose distance from the mean of few holds the error of that mean.
+    spread = float(shares.std(ddof=1) * np.sqrt(1 + 1 / n_permutations)) if n_permutations > 1 else 0.0
     return PermutedCorrelations(
         n_genes=genes.size,
         n_pairs=before.size,

@@ -24,6 +24,7 @@ __all__ = [
     "genes",
     "harm",
     "method",
+    "numbers",
     "relative_threshold",
     "rivals",
     "training",
@@ -129,18 +130,33 @@ def harm(evidence: Evidence) -> list[Block]:
         if name in missing:
             rows.append([title, "not measured", "", missing[name]])
         else:
-            value, limit = _numbers(name, found)
+            value, limit = numbers(name, found)
             rows.append([title, value, limit, "beyond its null" if found.harmful else "within its null"])
     caption = "Measures of harm on the sample. Within its null is what no imputation, or chance, would give too."
+    if evidence.labels is None and measured.halves is not None:
+        caption += (
+            " No types being known, the halves are of the largest of up to eight clusters (k-means) of the counts."
+        )
     table = Table(caption, ["measure", "found", "null (99 %)", "so"], rows, words=True)
     return [*_correlation_figure(evidence), table]
 
 
-def _numbers(name: str, found: Any) -> tuple[str, str]:
-    """Value and limit of a measure, with what they are of."""
+def numbers(name: str, found: Any) -> tuple[str, str]:
+    """Return value and limit of a measure of harm, with what they are of.
+
+    Parameters
+    ----------
+    name
+        In `MEASURES`.
+    found
+        What was measured.
+    """
     of: dict[str, Callable[[], tuple[str, str]]] = {
         "permuted": lambda: (f"{found.share_after:.1%} of gene pairs correlate", f"{found.limit:.1%}"),
-        "halves": lambda: (f"{found.share_of_splits:.1%} of splits have too many calls", "1.0% of splits"),
+        "halves": lambda: (
+            f"{found.share_of_splits:.1%} of splits have too many calls",
+            f"{found.limit_of_splits:.1%}",
+        ),
         "markers": lambda: (
             f"{found.after:.1%} of tests call a permuted gene (before: {found.before:.1%})",
             f"{found.limit:.1%}",
@@ -151,8 +167,9 @@ def _numbers(name: str, found: Any) -> tuple[str, str]:
         ),
         "correlations": lambda: _strengths(found.sizes, found.limit),
         "neighbours": lambda: (
-            f"{found.lost:.0%} of the variance between neighbours is lost (median gene)",
-            "none, freed of noise",
+            f"{found.share_below:.0%} of the genes differ less between neighbours than in the counts, freed of noise; "
+            f"the median gene lost {found.lost:.0%} of that variance",
+            f"{found.limit_below:.0%} of the genes",
         ),
         "rare": lambda: (f"pulled {found.pull:.0%} of the way to the crowd", f"{found.limit:.0%}"),
     }

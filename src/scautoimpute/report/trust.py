@@ -79,11 +79,20 @@ def _words(evidence: Evidence) -> list[Block]:
     if found := uses(evidence):
         blocks += [Prose("Use it for:"), Listing(found)]
     if verdict.cautions:
-        blocks += [Prose("But:" if found else "Besides:"), Listing(list(verdict.cautions.values()))]
+        blocks += [Prose("But:" if found else "Besides:"), Listing(_cautions(evidence))]
     if missing := untested(evidence):
         names = ", ".join(parts.MEASURES[name] for name in missing)
         blocks.append(Prose(f"Not tested, so nothing is known of it: {names}. The reasons are in the table below."))
     return blocks
+
+
+def _cautions(evidence: Evidence) -> list[str]:
+    """Each with its size: beyond a null is much or little."""
+    found = {name: parts.numbers(name, getattr(evidence.held_out.harm, name)) for name in evidence.verdict.cautions}
+    return [
+        f"{text} Here: {found[name][0]}; chance gives {found[name][1]} at most (99 %)."
+        for name, text in evidence.verdict.cautions.items()
+    ]
 
 
 def _held_out(evidence: Evidence) -> list[Block]:

@@ -15,6 +15,7 @@ from ..metrics.gain import Gain, HeldOutMolecules, gains, held_out_molecules, sc
 from ..metrics.rare import RarePull, rare_pull, spike_in
 from ..metrics.signals import PermutedCorrelations, SilentMarkers, permuted_correlations, silent_markers
 from ..metrics.smoothing import CorrelationShift, NeighbourVariance, correlation_shift, neighbour_variance_share
+from .structure import fine_clusters
 
 __all__ = ["Harm", "measure_harm", "sampled", "take"]
 
@@ -81,7 +82,7 @@ def measure_harm(
     impute
         The method: counts and a Generator to dense logs, as `imputer` makes it.
     labels
-        Type of each cell. Without them what needs types is left out.
+        Type of each cell. Without them what needs types is left out, but for `halves`, which are of a cluster.
     rivals
         Other methods by name, in the form of `impute`, to foretell the same held-out molecules.
     are_molecules
@@ -185,9 +186,9 @@ def _known(label_N: Any | None) -> Any:
 
 
 def _halves(kept: Any, after: Any, label_N: Any | None, rng: np.random.Generator) -> NullExpression:
-    """Split the most frequent type, or all cells where no types are known."""
+    """Split the most frequent type, or the largest of fine clusters where no types are known."""
     logs = logs_of(kept)
-    cells = np.arange(kept.shape[0]) if label_N is None else np.flatnonzero(_largest(label_N))
+    cells = np.flatnonzero(_largest(fine_clusters(logs.toarray(), rng=rng) if label_N is None else label_N))
     return null_differential_expression(logs[cells], after=after[cells], random_state=rng)
 
 

@@ -11,13 +11,14 @@ from numpy.typing import NDArray
 
 from ..metrics.structure import silhouette
 
-__all__ = ["Structure", "checked_classes", "measure_structure"]
+__all__ = ["Structure", "checked_classes", "fine_clusters", "measure_structure"]
 
 FloatArray = NDArray[np.float64]
 
 GENES = 1000  # those that vary most before imputation
 COMPONENTS = 10
 MOST_CLUSTERS = 8
+CELLS_PER_CLUSTER = 40  # on average, of fine clusters: what is tested within one needs 20
 MOST_CLASSES = 15  # told apart by colour; rarer ones are drawn, and scored, together
 OTHERS = "others"
 
@@ -107,8 +108,7 @@ def measure_structure(
     >>> len(set(found.classes)), found.silhouette_before == found.silhouette_after
     (2, True)
     """
-    seed = int(rng.integers(2**31))
-    genes = np.sort(np.argsort(-before.var(axis=0), kind="stable")[:GENES])
+    seed, genes = int(rng.integers(2**31)), _most_varying(before)
     score_before_NP, score_after_NP = (_components(x[:, genes], seed) for x in (before, after))
     class_N = _clusters(score_before_NP, seed) if labels is None else _commonest(np.asarray(labels).astype(str))
     return Structure(
@@ -120,6 +120,41 @@ def measure_structure(
         silhouette_after=_silhouette(score_after_NP, class_N),
         n_components=score_before_NP.shape[1],
     )
+
+
+def fine_clusters(logs: FloatArray, *, rng: np.random.Generator) -> NDArray[np.int64]:
+    """Cluster cells where no types are known, finely: a type may be cut, but few clusters hold cells of two.
+
+    k-means on principal components. As many clusters as have the highest silhouette, by which `measure_structure`
+    chooses, often hold related types together.
+
+    Parameters
+    ----------
+    logs
+        Dense, cells × genes.
+    rng
+        Seeds the approximate components and the clusters.
+
+    Returns
+    -------
+    The number of each cell's cluster; one for all where there are fewer than 80 cells.
+
+    Examples
+    --------
+    >>> logs = np.random.default_rng(0).normal(size=(80, 12)) + 9 * np.repeat([[0], [1]], 40, axis=0)
+    >>> np.unique(fine_clusters(logs, rng=np.random.default_rng(0)), return_counts=True)[1].tolist()
+    [40, 40]
+    """
+    from sklearn.cluster import KMeans
+
+    seed = int(rng.integers(2**31))
+    n_clusters = min(MOST_CLUSTERS, max(1, len(logs) // CELLS_PER_CLUSTER))
+    score_NP = _components(logs[:, _most_varying(logs)], seed)
+    return np.asarray(KMeans(n_clusters, n_init=3, random_state=seed).fit_predict(score_NP), dtype=np.int64)
+
+
+def _most_varying(logs_NG: FloatArray) -> NDArray[np.intp]:
+    return np.sort(np.argsort(-logs_NG.var(axis=0), kind="stable")[:GENES])
 
 
 def _components(logs_NG: FloatArray, seed: int) -> FloatArray:

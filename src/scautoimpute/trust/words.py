@@ -94,7 +94,8 @@ def uses(evidence: Evidence) -> list[str]:
         return ["the level that a gene has in a cell in which it is expressed"]
     found = {name: beyond for name, beyond in evidence.held_out.harm.found.items() if name not in untested(evidence)}
     allowed = [use for use, measures in _USES.items() if all(found.get(name) is False for name in measures)]
-    return ["the level of a gene in single cells, for plots and for clustering", *allowed]
+    clusters = "clustering" if found.get("permuted") is False else "clusters that the counts as they are show too"
+    return ["the level of a gene in single cells, for plots", clusters, *allowed]
 
 
 def untested(evidence: Evidence) -> dict[str, str]:

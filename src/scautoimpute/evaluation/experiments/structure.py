@@ -1,6 +1,6 @@
 """Clusters, variance and separability of known cell types after one imputation.
 
-Shape suffixes: N cells that have a type, G modelled genes.
+Shape suffixes: N cells that have a type, H half of them, G modelled genes.
 """
 
 from typing import TYPE_CHECKING, Any
@@ -16,13 +16,15 @@ if TYPE_CHECKING:
 __all__ = ["WHAT", "run"]
 
 N_RESTARTS, N_STARTS = 5, 10
+N_HALVES = 5
 MOST_POINTS = 500  # of a scatter plot
 
 WHAT = (
     "The counts of the recipe's 1000 genes are imputed as a user would, without the labels. k-means with as many "
     f"clusters as there are types on log2(x + 1), {N_RESTARTS} runs of {N_STARTS} starts, adjusted Rand index; the "
     "coefficient of variation of every gene within each type, anti-logged, its natural log; the first two components "
-    "and the average silhouette of the types on them (and on all genes); the fraction of zeros that is left. "
+    "and the average silhouette of the types on them (and on all genes); the fraction of zeros that is left. Index and "
+    f"silhouette are taken again in {N_HALVES} random halves of the cells, the same for every method. "
     f"{BY_DEFAULT}"
 )
 
@@ -72,6 +74,7 @@ def _clusters_and_components(trial: Trial, x_NG: "NDArray[np.float64]", types: A
     trial.score("all types", {"ari": float(agreement.mean()), "ari_sd": float(agreement.std(ddof=1))})
     trial.score("all types", {"silhouette": silhouette(components_NC, types=types)})
     trial.score("all types", {"silhouette_all_genes": silhouette(x_NG, types=types)})
+    _score_halves(trial, x_NG, types)
     names, number_N = np.unique(types, return_inverse=True)
     drawn = np.sort(np.random.default_rng(0).permutation(len(types))[:MOST_POINTS])  # the same for every method
     return {
@@ -81,6 +84,25 @@ def _clusters_and_components(trial: Trial, x_NG: "NDArray[np.float64]", types: A
         "type_names": names.tolist(),
         "explained": _rounded(explained),
     }
+
+
+def _score_halves(trial: Trial, x_NG: "NDArray[np.float64]", types: Any) -> None:
+    """Score random halves of the cells: how the scores spread says what other cells might have brought.
+
+    The variance of a mean over random halves drawn without replacement is that of the mean over all cells (the
+    delete-half jackknife: Shao & Tu, The Jackknife and Bootstrap, 1995, ch. 2).
+    """
+    from ...metrics import cluster_agreement, first_components, silhouette
+
+    rng = np.random.default_rng([trial.task.seed, 5])
+    for number in range(1, N_HALVES + 1):
+        half = np.sort(rng.permutation(len(types))[: len(types) // 2])
+        x_HG, of_half = x_NG[half], types[half]
+        if not 2 <= len(np.unique(of_half)) < half.size:
+            continue
+        (agreement,) = cluster_agreement(x_HG, types=of_half, n_restarts=1, n_init=N_STARTS, random_state=number)
+        separation = silhouette(first_components(x_HG)[0], types=of_half)
+        trial.score(f"half {number}", {"ari_of_half": agreement, "silhouette_of_half": separation})
 
 
 def _rounded(values: Any) -> list[float]:
