@@ -9,20 +9,22 @@ from ._application import check_key, recipe_of
 from ._counts_stream import CountsRun
 from ._estimand import keeps_observed
 from ._masked_stream import MaskedRun
-from ._recipe import FittedRecipe
-from ._refusals import refuse_for_counts, refuse_for_masked, refuse_sd_in_text
+from ._output_form import WHOLE, OutputForm
+from ._refusals import refuse_for_counts, refuse_for_masked, refuse_form_in, refuse_sd_in_text
 from .autoimpute import AutoImpute
 from .io import check_writable, read, refuse_transposed, write
 from .io.complete import complete_or_absent
-from .io.result import stored_result
+from .io.result import Storage, stored_result
 from .io.stream import StoredCells, is_stored_by_rows, open_cells
 from .scales import check_scale
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
     from anndata import AnnData
 
+    from ._output_form import ValueType
+    from .io.write import Compression
     from .scales import Scale
 
 __all__ = ["cells_of", "impute_cells", "impute_file"]
@@ -42,6 +44,11 @@ def impute_file(
     depth: float | None = None,
     keep_observed: bool | None = None,
     posterior_sd: bool = False,
+    output_genes: "Iterable[str] | None" = None,
+    sparse_below: float | None = None,
+    dtype: "ValueType" = "float32",
+    matrix: bool = True,
+    compression: "Compression | None" = None,
     key_added: str = "imputed",
     transpose: bool = False,
     overwrite: bool = False,
@@ -76,6 +83,18 @@ def impute_file(
         `scautoimpute.tl.autoimpute` does.
     posterior_sd
         Also give the standard deviations; `objective="counts"` only, and not in text, which holds one matrix.
+    output_genes
+        Names of the genes of the output, in this order: it is ``adata[:, output_genes]`` of the whole one, counts and
+        other layers too (`raw`, if there is one, stays whole). By default all.
+    sparse_below
+        Values below it, on the asked `scale`, are not stored: the layer is sparse, and zero there.
+    dtype
+        Of the layer: `"float32"`, or `"float16"`, which takes half as much, has three digits, and is always dense.
+    matrix
+        Whether to write a layer at all, or the embedding and the record alone, beside a copy of `source`;
+        `scautoimpute.imputed_lazy` then computes what is looked at.
+    compression
+        `"gzip"` (level 1, bytes shuffled) for what is new in an ``.h5ad``; zarr always compresses.
     key_added
         Name of the new layer, and of the record in `uns`; what had these names is replaced.
     transpose
@@ -93,7 +112,8 @@ def impute_file(
         If `source` or `model` cannot be read, or `output` not be written.
     ValueError
         If the values are no counts (logged, negative, NaN, transposed, all zero), wherever in the file they are; if
-        the data lack more than half of the model's genes; or if a file is damaged. Then there is no output.
+        the data lack more than half of the model's genes, or one of `output_genes`; if the format of the output has no
+        place for what was asked; or if a file is damaged. Then there is no output.
 
     Warns
     -----
@@ -117,6 +137,8 @@ def impute_file(
     source, output = Path(source).expanduser(), Path(output).expanduser()
     check_writable(output, overwrite=overwrite)
     refuse_sd_in_text(output, posterior_sd)
+    form = OutputForm.of(output_genes, sparse_below=sparse_below, dtype=dtype, matrix=matrix, posterior_sd=posterior_sd)
+    refuse_form_in(output, form, compression)
     estimator = model if isinstance(model, AutoImpute) else AutoImpute.load(model)
     recipe_of(estimator)  # refuses a model that cannot be applied, before anything is read
     with cells_of(source, output=output, transpose=transpose) as cells:
@@ -131,6 +153,8 @@ def impute_file(
             depth=depth,
             keep_observed=keep_observed,
             posterior_sd=posterior_sd,
+            form=form,
+            compression=compression,
             key_added=key_added,
             overwrite=overwrite,
         )
@@ -165,6 +189,8 @@ def impute_cells(
     depth: float | None = None,
     keep_observed: bool | None,
     posterior_sd: bool = False,
+    form: OutputForm = WHOLE,
+    compression: "Compression | None" = None,
     key_added: str,
     overwrite: bool,
 ) -> dict[str, Any]:
@@ -174,8 +200,12 @@ def impute_cells(
     ----------
     cells
         What to impute.
-    output, model, layer, batch_key, as_batch, scale, depth, keep_observed, posterior_sd, key_added, overwrite
+    output, model, layer, batch_key, as_batch, scale, depth, keep_observed, posterior_sd, compression, key_added
         As in `impute_file`.
+    overwrite
+        As in `impute_file`.
+    form
+        What was asked of the output.
 
     Returns
     -------
@@ -183,27 +213,27 @@ def impute_cells(
     """
     of_counts: dict[str, Any] = {"batch_key": batch_key, "as_batch": as_batch, "posterior_sd": posterior_sd}
     if not isinstance(cells, StoredCells):
-        options = {"scale": scale, "depth": depth, "keep_observed": keep_observed, **of_counts}
+        options = {"scale": scale, "depth": depth, "keep_observed": keep_observed, **of_counts, **vars(form)}
         tl.autoimpute(cells, layer=layer, model=model, key_added=key_added, **options)
-        write(cells, output, layer=key_added, overwrite=overwrite)
+        write(cells, output, layer=key_added if form.matrix else None, overwrite=overwrite, compression=compression)
         record: dict[str, Any] = cells.uns[key_added]
         return record
     run: CountsRun | MaskedRun
     if model.settings.objective == "counts":
         refuse_for_counts(scale, depth, keep_observed, None)
         refuse_transposed(cast("AnnData", cells))
-        run = CountsRun.of(cells, layer, model, scale=scale, depth=depth, **of_counts)
+        run = CountsRun.of(cells, layer, model, scale=scale, depth=depth, form=form, **of_counts)
     else:
         refuse_for_masked(scale, depth, of_counts)
         refuse_transposed(cast("AnnData", cells))
-        recipe = FittedRecipe.to(cells.var_names, recipe_of(model), stacklevel=4)
         kept = keeps_observed(keep_observed, model.estimand)
-        run = MaskedRun(cells, layer, model, recipe, {"scale": scale, "keep_observed": kept})
+        run = MaskedRun.of(cells, layer, model, scale=scale, keep_observed=kept, form=form)
+    storage = Storage(
+        run.output.is_sparse, posterior_sd, form.matrix, form.dtype, run.output.shown.genes_O, compression
+    )
     with (
         complete_or_absent(output.expanduser().resolve()) as beside,
-        stored_result(
-            beside, cells, name=output, key=key_added, is_sparse=run.is_sparse, with_sd=posterior_sd
-        ) as result,
+        stored_result(beside, cells, name=output, key=key_added, storage=storage) as result,
     ):
         for rows in run.blocks():
             result.append(*rows)

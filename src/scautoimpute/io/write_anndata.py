@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ._copying import GZIP
 from .checks import one_line
 from .counted import counted_bytes, counted_store, hdf5_file
 from .matrix import row_blocks, rows_per_block
@@ -28,11 +29,12 @@ _LOOM_SHRINKS = 10  # about how much compression saves of a matrix that is mostl
 _LOOM_NAMES = {"col_attrs": "CellID", "row_attrs": "Gene"}
 
 
-def write_h5ad(adata: "AnnData", path: Path) -> None:
+def write_h5ad(adata: "AnnData", path: Path, *, compression: str | None = None) -> None:
     """Write a whole object, element by element as anndata's own function does."""
     from anndata.io import write_elem
 
     whole = _writable(adata)
+    packed = {} if compression is None else GZIP
 
     def store() -> None:
         with (
@@ -43,7 +45,7 @@ def write_h5ad(adata: "AnnData", path: Path) -> None:
             for slot in _SLOTS:
                 value = getattr(whole, slot)
                 if value is not None:
-                    write_elem(file, slot, dict(value) if slot in _MAPPINGS else value)
+                    write_elem(file, slot, dict(value) if slot in _MAPPINGS else value, dataset_kwargs=packed)
                 check()
 
     _stored(store, ".h5ad")
