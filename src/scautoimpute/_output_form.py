@@ -202,7 +202,7 @@ def _names(genes: Iterable[str]) -> tuple[str, ...]:
         raise TypeError(msg)
     names = tuple(str(gene) for gene in genes)
     if not names:
-        msg = "output_genes= names no gene: give at least one, or matrix=False (--no-matrix) for no matrix at all"
+        msg = "output_genes= names no gene: give at least one, or matrix=False for no matrix at all"
         raise ValueError(msg)
     if len(set(names)) < len(names):
         repeated = next(name for place, name in enumerate(names) if name in names[:place])
@@ -229,7 +229,7 @@ def _positions(wanted: tuple[str, ...], names: "pd.Index[str]") -> "IntArray":
 def _refuse_without_matrix(names: list[str]) -> None:
     if names:
         given = ", ".join(f"{name}=" for name in names)
-        msg = f"matrix=False (--no-matrix) gives no layer, so {given} has no effect: leave out one or the other"
+        msg = f"matrix=False gives no layer, so {given} has no effect: leave out one or the other"
         raise ValueError(msg)
 
 

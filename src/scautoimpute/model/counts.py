@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from scipy import sparse
 from torch import Tensor
 
-from ..io.matrix import row_blocks, row_sums
+from ..io.matrix import row_blocks
 from ..progress import progress_bar
 from .counts_inputs import CountsEncoding
 from .counts_network import SMALLEST_SHARE, as_array, hidden_layer, log_shares, offsets, product_type
@@ -70,41 +70,35 @@ class CountsModel:
         columns
             Genes that are wanted, in this order; all by default.
         """
+        wanted = None if columns is None else torch.as_tensor(columns, device=self.device)
         for rows in self.blocks(x):
             own_B = batch_N[rows]
-            mean_BG, variance_BG = self._mixed(x[rows], own_B, own_B if into_N is None else into_N[rows], columns)
+            mean_BG, variance_BG = self._mixed(x[rows], own_B, own_B if into_N is None else into_N[rows], wanted)
             yield rows, as_array(mean_BG), as_array(variance_BG.clamp_(min=0).sqrt_())
 
     @torch.no_grad()
-    def _mixed(self, x: sparse.csr_array, batch_B: Any, into_B: Any, columns: Any) -> tuple[Tensor, Tensor]:
+    def _mixed(self, x: sparse.csr_array, batch_B: Any, into_B: Any, wanted: Tensor | None) -> tuple[Tensor, Tensor]:
         """Mean and variance of a mixture: the variance within the experts, and that between their means."""
         mean_BG, square_BG = torch.zeros(()), torch.zeros(())
-        experts = self.experts(x, batch_B, into_B, columns)
-        for weight, (expert_BG, variance_BG) in zip(self.weights_K, experts, strict=True):
+        for weight, (expert_BG, variance_BG) in zip(self.weights_K, self.experts(x, batch_B, into_B), strict=True):
             if weight > 0:
-                mean_BG = mean_BG + float(weight) * expert_BG
-                square_BG = square_BG + float(weight) * (variance_BG + expert_BG.square())
+                # Only now, since the rates of a cell are brought to a sum over all genes
+                some_BG, spread_BG = _columns(expert_BG, wanted), _columns(variance_BG, wanted)
+                mean_BG = mean_BG + float(weight) * some_BG
+                square_BG = square_BG + float(weight) * (spread_BG + some_BG.square())
         return mean_BG, square_BG - mean_BG.square()
 
     @torch.no_grad()
-    def experts(
-        self, x: sparse.csr_array, batch_B: Any, into_B: Any, columns: Any = None
-    ) -> Iterator[tuple[Tensor, Tensor]]:
-        """Mean and variance of the counts that each expert expects, B × G, or of some columns of these."""
-        if columns is not None and into_B is not batch_B:  # another batch's rates are brought to a sum over all genes
-            wanted = torch.as_tensor(columns, device=self.device)
-            for pair in self.experts(x, batch_B, into_B):
-                yield tuple(values.index_select(1, wanted) if values.ndim else values for values in pair)  # type: ignore[misc]
-            return
-        x_BG, library_B1 = self.dense(x) if columns is None else self._dense_columns(x, columns)
-        own, other = self.shares(x, batch_B, batch_B, columns), None
-        dispersion_2G = self.dispersion_2G if columns is None else self.dispersion_2G[:, columns]
+    def experts(self, x: sparse.csr_array, batch_B: Any, into_B: Any) -> Iterator[tuple[Tensor, Tensor]]:
+        """Mean and variance of the counts that each expert expects, B × G."""
+        x_BG, library_B1 = self.dense(x)
+        own, other = self.shares(x, batch_B, batch_B), None
         if into_B is not batch_B:
             other = self.shares(x, batch_B, into_B)
             stays_B1 = torch.as_tensor(np.equal(batch_B, into_B), device=self.device)[:, None]
         for index, share_BG in enumerate(own):
             mean_BG = share_BG * library_B1
-            posterior_BG, variance_BG = gamma_posterior(x_BG, mean_BG, dispersion_2G[index])
+            posterior_BG, variance_BG = gamma_posterior(x_BG, mean_BG, self.dispersion_2G[index])
             if other is not None:  # the cell's own counts say by how much it differs from what its batch lets expect
                 mean_BG = other[index] * library_B1
                 ratio_BG = torch.where(stays_B1, 1.0, other[index] / share_BG.clamp(min=SMALLEST_SHARE))
@@ -113,17 +107,13 @@ class CountsModel:
             yield posterior_BG, variance_BG
 
     @torch.no_grad()
-    def shares(self, x: sparse.csr_array, batch_B: Any, into_B: Any, columns: Any = None) -> tuple[Tensor, Tensor]:
+    def shares(self, x: sparse.csr_array, batch_B: Any, into_B: Any) -> tuple[Tensor, Tensor]:
         """Share of each gene among a cell's molecules, by the gene frequencies and by the network, B × G."""
         chosen_B = torch.as_tensor(into_B, device=self.device)
-        log_BG = self.encoding.log_frequency_KG.index_select(0, chosen_B)
+        frequency_BG = self.encoding.log_frequency_KG.index_select(0, chosen_B).exp()
         h_BH = self._hidden(x, batch_B)
         offset_BG = offsets(self.network, self.encoding, into_B)
-        network_BG = log_shares(h_BH, self.network.decoder.weight, offset_BG, product_type(self.device))
-        if columns is not None:  # only after the softmax, which is over all genes
-            wanted = torch.as_tensor(columns, device=self.device)
-            log_BG, network_BG = log_BG.index_select(1, wanted), network_BG.index_select(1, wanted)
-        return log_BG.exp(), network_BG.exp_()
+        return frequency_BG, log_shares(h_BH, self.network.decoder.weight, offset_BG, product_type(self.device)).exp_()
 
     @torch.no_grad()
     def embed(self, x: sparse.csr_array, batch_N: NDArray[np.intp] | None = None) -> NDArray[np.float32]:
@@ -144,11 +134,6 @@ class CountsModel:
         x_BG = torch.as_tensor(x.toarray(), dtype=torch.float32, device=self.device)
         return x_BG, x_BG.sum(1, keepdim=True)
 
-    def _dense_columns(self, x: sparse.csr_array, columns: Any) -> tuple[Tensor, Tensor]:
-        """As `dense`, of some genes; the molecules are those of all."""
-        library_B1 = torch.as_tensor(row_sums(x)[:, None], dtype=torch.float32, device=self.device)
-        return self.dense(x[:, columns])[0], library_B1
-
     @property
     def device(self) -> torch.device:
         """Where its tensors are."""
@@ -158,6 +143,10 @@ class CountsModel:
         """Same model on `device`."""
         moved = self.network.to(device), self.encoding.to(device), self.dispersion_2G.to(device)
         return CountsModel(*moved, self.weights_K, self.batches)
+
+
+def _columns(values: Tensor, wanted: Tensor | None) -> Tensor:
+    return values if wanted is None or values.ndim == 0 else values.index_select(1, wanted)
 
 
 def _moved(mean_BG: Tensor, variance_BG: Tensor, ratio_BG: Tensor) -> tuple[Tensor, Tensor]:
