@@ -9,8 +9,8 @@ Inputs are RESAMPLED cells (benchmarks/resample.py), made in --folder if they ar
 impute IN -o OUT` with the options of its case (benchmarks/scale_cases.py) and those of --extra; seconds are of the
 whole process, processor seconds and peak memory those of the operating system. One row of
 `benchmarks/results/scale.csv` per run; a case that has --repeats rows is not run again. Beside each stands its floor
-(benchmarks/scale_floor.py), of rates measured before the first run: the machine has to be quiet. MAGIC and scVI run
-when named in --families; scVI may have another --python.
+(benchmarks/scale_floor.py), of rates measured before the first run: the machine has to be quiet. MAGIC, scVI and the
+training to convergence run when named in --families; scVI may have another --python.
 """
 
 import argparse
@@ -33,7 +33,7 @@ from scale_tables import write_tables
 HERE = Path(__file__).parent
 RESULTS = HERE / "results" / "scale.csv"
 FAMILIES = tuple(dict.fromkeys(case.family for case in CASES))
-OURS = tuple(dict.fromkeys(case.family for case in CASES if "--method" not in case.options))
+USUAL = ("counts_1000", "counts_all", "counts_10000", "masked_2000")
 NOT_KNOWN = float("nan")
 
 
@@ -53,6 +53,8 @@ class Row:
         Error of the model at what was held out, and of gene means: deviance per molecule (counts) or RMSE (masked).
     product_s, disk_s
         The floor.
+    threads, load
+        Of the products, and how many processes ran beside the benchmark, over the last minute.
     note
         Why it did not end, if it did not.
     """
@@ -73,6 +75,7 @@ class Row:
     product_s: float
     disk_s: float
     threads: int
+    load: float
     version: str
     note: str
 
@@ -111,6 +114,7 @@ def genes_of(path: Path) -> list[str]:
 def run(case: Case, cells: Path, folder: Path, *, python: str, extra: list[str], rates: Rates) -> Row:
     """Run a case, and look at what it wrote."""
     output = folder / "output.h5ad"
+    load = os.getloadavg()[0]
     whole = [python, "-m", "scautoimpute", *command_of(case, cells, output, extra)]
     measured, told, note = process(whole)
     objective = told.get("objective", "")
@@ -139,6 +143,7 @@ def run(case: Case, cells: Path, folder: Path, *, python: str, extra: list[str],
         product_s=floor[0],
         disk_s=floor[1],
         threads=rates.threads,
+        load=load,
         version=version(),
         note=note,
     )
@@ -234,7 +239,7 @@ def run_all(arguments: argparse.Namespace) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--source", type=Path, help="h5ad of real counts that cells are resampled from")
-    parser.add_argument("--families", nargs="+", choices=FAMILIES, default=OURS, metavar="NAME", help=f"of {FAMILIES}")
+    parser.add_argument("--families", nargs="+", choices=FAMILIES, default=USUAL, metavar="NAME", help=f"of {FAMILIES}")
     parser.add_argument("--cells", nargs="+", type=int, choices=SIZES, default=SIZES[:2], metavar="N", help="numbers")
     parser.add_argument("--folder", type=Path, default=Path(gettempdir()) / "scautoimpute-scale", help="of the files")
     parser.add_argument("--repeats", type=int, default=1, help="runs of each case; the table has their medians")

@@ -17,7 +17,7 @@ Cells are RESAMPLED from a real count set: drawn with replacement, counts drawn 
 of the whole process, from its start to the written file; where a case ran more than once, all figures are medians. The
 floor is what the matrix products alone would take at the measured rate of large ones, and what reading the input and
 writing the output would at that of the disk, both without anything else; the share is that of the larger of the two in
-the seconds found."""
+the seconds found. The load is the number of processes that ran beside: above 0.5, seconds are not to be relied on."""
 
 
 def write_tables(rows: Sequence[Any], path: Path) -> str:
@@ -29,6 +29,7 @@ def write_tables(rows: Sequence[Any], path: Path) -> str:
     threads = ", ".join(dict.fromkeys(str(row.threads) for row in rows))
     parts = [ABOUT, f"{processor()}, {threads} threads; scautoimpute {versions}."]
     parts += ["## Every run", runs_table(done), "## Against the number of cells", growth_table(found)]
+    parts += ["## Against the training to convergence", converged_table(found)]
     parts += ["## Against other methods", rivals_table(found)]
     text = "\n\n".join(part for part in parts if part) + "\n"
     path.write_text(text, encoding="utf-8")
@@ -49,20 +50,29 @@ def medians(rows: list[Any]) -> dict[str, Any]:
 
 def runs_table(done: list[tuple[Case, dict[str, Any]]]) -> str:
     head = ["case", "cells × genes", "options", "seconds", "processor's", "GB", "asked", "epochs", "held out"]
-    head += ["products, s", "disk, s", "share of floor", "runs"]
+    head += ["products, s", "disk, s", "share of floor", "load", "runs"]
     return markdown(head, [run_line(case, row) for case, row in done])
 
 
 def run_line(case: Case, row: dict[str, Any]) -> list[str]:
     size = f"{row['cells']:,} × {row['genes']:,}"
     if row["note"]:
-        return [case.family, size, f"`{row['options']}`", f"ended: {row['note']}", *["–"] * 8, str(row["runs"])]
+        return [
+            case.family,
+            size,
+            f"`{row['options']}`",
+            f"ended: {row['note']}",
+            *["–"] * 8,
+            f"{row['load']:.1f}",
+            str(row["runs"]),
+        ]
     seconds = f"{row['wall_s']:.1f}" + ("" if isnan(row["imports_s"]) else f" (imports {row['imports_s']:.1f})")
     score = "–" if isnan(row["held_out"]) else f"{row['held_out']:.4f} (gene means {row['held_out_floor']:.4f})"
     floor = max(row["product_s"], row["disk_s"])
     figures = [seconds, f"{row['cpu_s']:.1f}", f"{row['peak_gb']:.2f}", asked(case, row), str(row["epochs"]), score]
-    return [case.family, size, f"`{row['options']}`", *figures, number(row["product_s"]), number(row["disk_s"]),
-            "–" if isnan(floor) else f"{floor / row['wall_s']:.0%}", str(row["runs"])]  # fmt: skip
+    share = "–" if isnan(floor) else f"{floor / row['wall_s']:.0%}"
+    figures += [number(row["product_s"]), number(row["disk_s"]), share, f"{row['load']:.1f}", str(row["runs"])]
+    return [case.family, size, f"`{row['options']}`", *figures]
 
 
 def number(value: float) -> str:
@@ -91,6 +101,17 @@ def growth_table(found: dict[str, dict[str, Any]]) -> str:
             memory = large["peak_gb"] / small["peak_gb"]
             lines.append([family, f"{cost:.2f} (asked: 1.3)", f"{memory:.2f} (asked: 1.2)"])
     return markdown(["case", f"seconds per cell, {LARGE:,} over {PAPER:,}", "GB"], lines) if lines else "Not run yet."
+
+
+def converged_table(found: dict[str, dict[str, Any]]) -> str:
+    """Held-out error over that of a training with a tenth of the threshold."""
+    lines = []
+    for case in CASES:
+        short, long = found.get(f"masked_2000_{case.cells}"), found[case.name]
+        if case.family == "masked_converged" and short and long and not (short["note"] or long["note"]):
+            excess = short["held_out"] / long["held_out"] - 1
+            lines.append([f"{case.cells:,}", f"{excess:.2%} (asked: 1 %)", f"{short['epochs']} of {long['epochs']}"])
+    return markdown(["cells", "held-out error above that of convergence", "epochs"], lines) if lines else "Not run yet."
 
 
 def rivals_table(found: dict[str, dict[str, Any]]) -> str:
