@@ -137,17 +137,10 @@ class OutputForm:
         is_shown_P = places_P >= 0
         return Shown(genes_O, columns_P[is_shown_P], places_P[is_shown_P].astype(np.int64))
 
-    def refuse_absent(self, adata: "AnnData", *, is_copied: bool = False) -> None:
-        """Refuse genes that an object lacks, or that cannot be left alone in it, before any work is done."""
-        if self.output_genes is None:
-            return
-        _positions(self.output_genes, adata.var_names)
-        if adata.isbacked and not is_copied:
-            msg = (
-                "output_genes= leaves these genes alone in adata, which is backed by a file and so cannot be changed: "
-                "take adata.to_memory(), copy=True, or impute_file"
-            )
-            raise ValueError(msg)
+    def refuse_absent(self, names: "pd.Index[str]") -> None:
+        """Refuse genes that are not among the `names` of the data, before any work is done."""
+        if self.output_genes is not None:
+            _positions(self.output_genes, names)
 
     def is_sparse(self, *, by_default: bool) -> bool:
         """Whether the layer is sparse; SciPy has no sparse matrices in half precision."""

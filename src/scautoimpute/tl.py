@@ -178,7 +178,13 @@ def autoimpute(
     check_scale(scale)
     check_key(key_added, layer)
     form = OutputForm.of(output_genes, sparse_below=sparse_below, dtype=dtype, matrix=matrix, posterior_sd=posterior_sd)
-    form.refuse_absent(adata, is_copied=copy)
+    form.refuse_absent(adata.var_names)
+    if output_genes is not None and adata.isbacked and not copy:
+        msg = (
+            "output_genes= leaves these genes alone in adata, which is backed by a file and so cannot be changed: take "
+            "adata.to_memory(), copy=True, or impute_file"
+        )
+        raise ValueError(msg)
     _check_model(model, objective, preset, estimand)
     if copy:
         adata = adata.to_memory(copy=True) if adata.isbacked else adata.copy()

@@ -75,8 +75,8 @@ def _copy_annotation(cells: "StoredCells", target: Any, genes_O: "NDArray[Any]")
 
     with parsing(cells.path):
         found = {name: read_elem(cells.root[name]) for name in ("var", "varm", "varp") if name in cells.root}
-    found["var"].index = cells.var_names
-    found["var"].index.name = cells.root["var"].attrs["_index"] if "var" not in cells.renamed else None
+    if "var" in cells.renamed:
+        found["var"].index = cells.var_names
     some = AnnData(**found)[:, genes_O].copy()
     for name in found:
         value = getattr(some, name)
