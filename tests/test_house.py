@@ -16,7 +16,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 import scautoimpute
-from scautoimpute import AutoImpute, apply, datasets, evaluation, io, methods, metrics, pl, pp, tl, trust
+from scautoimpute import AutoImpute, apply, datasets, evaluation, io, lazy, methods, metrics, pl, pp, tl, trust
 
 ROOT = Path(__file__).parents[1]
 SOURCE = ROOT / "src" / "scautoimpute"
@@ -28,7 +28,7 @@ MODULES = ["scautoimpute", *(name for name in FOUND if name != "scautoimpute.__m
 VERBS = {
     f"{home.__name__.split('.')[-1]}.{name}": getattr(home, name) for home in (pp, tl, pl) for name in home.__all__
 }
-HOMES = (apply, datasets, evaluation, io, methods, metrics, trust)
+HOMES = (apply, datasets, evaluation, io, lazy, methods, metrics, trust)
 OTHERS = {f"{h.__name__.split('.')[-1]}.{n}": getattr(h, n) for h in HOMES for n in h.__all__}
 FUNCTIONS = {name: value for name, value in (VERBS | OTHERS).items() if inspect.isfunction(value)}
 METHODS = {
@@ -44,6 +44,7 @@ POSITIONAL = {
     "io.counts_matrix": (2, "an object and the layer to take from it, as in adata.layers[layer]"),
     "io.row_blocks": (2, "a matrix and the size of its blocks"),
     "io.write": (2, "what, and where to"),
+    "lazy.imputed_lazy": (2, "an object, and the model to apply to it"),
     "metrics.bulk_similarity": (2, "the estimate, and what it is compared with"),
     "metrics.log_normalised_error": (2, "truth and estimate"),
     "metrics.multinomial_gain": (2, "truth and estimate"),
@@ -193,7 +194,9 @@ def test_all_lists_public_names_that_exist(name):
             assert value.__module__.startswith("scautoimpute"), f"{name} lists {public} of {value.__module__}"
 
 
-@pytest.mark.parametrize("name", ["apply", "pp", "tl", "pl", "io", "methods", "metrics", "trust", "datasets", "errors"])
+@pytest.mark.parametrize(
+    "name", ["apply", "lazy", "pp", "tl", "pl", "io", "methods", "metrics", "trust", "datasets", "errors"]
+)
 def test_every_public_function_and_class_is_listed(name):
     module = importlib.import_module(f"scautoimpute.{name}")
     made_here = {

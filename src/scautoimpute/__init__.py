@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from .autoimpute import AutoImpute
     from .errors import MissingDependencyError, NotFittedError
     from .io import read, write
+    from .lazy import imputed_lazy
 
 __version__ = "0.1.0"
 
@@ -19,6 +20,7 @@ __all__ = [
     "datasets",
     "evaluation",
     "impute_file",
+    "imputed_lazy",
     "io",
     "methods",
     "metrics",
@@ -36,6 +38,7 @@ _HOMES = {
     "MissingDependencyError": ".errors",
     "NotFittedError": ".errors",
     "impute_file": ".apply",
+    "imputed_lazy": ".lazy",
     "read": ".io",
     "write": ".io",
 }

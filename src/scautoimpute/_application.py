@@ -1,4 +1,4 @@
-"""What becomes of a block of cells that a model was applied to: the rows of the new layer, and what is recorded.
+"""What applying a model has in common, whichever its objective: places of estimates, and what is recorded.
 
 Shape legend: B cells of a block, G genes of the data, P of them modelled.
 """
@@ -11,8 +11,7 @@ from scipy import sparse
 
 from . import __version__
 from .errors import NotFittedError
-from .io.matrix import block_csr, row_blocks, rows_per_block
-from .scales import check_scale, from_normalised
+from .scales import check_scale
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -20,58 +19,6 @@ if TYPE_CHECKING:
     from ._alignment import Alignment
     from ._genes import IntArray
     from .autoimpute import AutoImpute
-
-
-def all_genes(
-    counts: Any,
-    imputed_BP: "NDArray[np.float32]",
-    *,
-    genes_P: "IntArray",
-    size_factor_B: "NDArray[np.float64]",
-    median_total: float,
-    scale: str,
-    keep_observed: bool,
-    is_sparse: bool,
-) -> Any:
-    """Rows of the layer, B × G on `scale`: imputed where modelled, observed elsewhere.
-
-    Parameters
-    ----------
-    counts
-        B × G, in any container.
-    imputed_BP
-        Estimates for the modelled genes, log2 of normalised counts.
-    genes_P
-        Positions of the modelled genes.
-    size_factor_B, median_total
-        As in `Processed`.
-    scale, keep_observed
-        As in `scautoimpute.tl.autoimpute`.
-    is_sparse
-        Whether to return a ``csr_matrix`` or an array.
-    """
-    layer = block_csr(counts).astype(np.float64)
-    layer.sum_duplicates()
-    options: dict[str, Any] = {"scale": scale, "median_total": median_total}
-    factor_B1 = size_factor_B[:, None]
-    seen_BP = layer[:, genes_P].toarray() / factor_B1
-    filled_BP = np.exp2(imputed_BP) - np.float32(1)
-    if keep_observed:  # the exact counts, rather than what is left of them after a logarithm and back
-        filled_BP = np.where(seen_BP > 0, seen_BP, filled_BP)
-    modelled = from_normalised(np.asarray(filled_BP, dtype=np.float64), size_factor=factor_B1, **options)
-    is_modelled_G = np.isin(np.arange(layer.shape[1]), genes_P)
-    factor_Z = np.repeat(size_factor_B, np.diff(layer.indptr))
-    values_Z = from_normalised(layer.data / factor_Z, size_factor=factor_Z, **options)
-    others = sparse.csr_array(
-        (np.where(is_modelled_G[layer.indices], 0, values_Z), layer.indices, layer.indptr), shape=layer.shape
-    )
-    if is_sparse:
-        return sparse.csr_matrix(others + spread(modelled, genes_P, layer.shape[1]))
-    dense = np.empty(layer.shape, dtype=np.float32)
-    for rows in row_blocks(dense, rows_per_block(layer.shape[1])):
-        dense[rows] = others[rows].toarray()
-    dense[:, genes_P] = modelled
-    return dense
 
 
 def spread(values_BP: "NDArray[np.float32]", genes_P: "IntArray", n_genes: int) -> sparse.csr_array:
@@ -120,7 +67,7 @@ def record_of(
     *,
     scale: str,
     keep_observed: bool,
-    zeros: tuple[int, int],
+    zeros: tuple[int, int] | None,
     genes: Any,
     choices: dict[str, Any],
     alignment: "Alignment | None",
@@ -129,7 +76,7 @@ def record_of(
 ) -> dict[str, Any]:
     """How a layer came about, as values that h5ad can store; an `alignment` means that the model was trained before.
 
-    `estimand` is by default the estimator's own; `more` is recorded as it is.
+    `estimand` is by default the estimator's own; `zeros` is None where there is no layer; `more` is recorded as it is.
     """
     settings = {k: v for k, v in estimator.settings.to_json().items() if v is not None}
     record = {
@@ -138,8 +85,7 @@ def record_of(
         "objective": estimator.settings.objective,
         "keep_observed": keep_observed,
         "estimand": estimand or estimator.estimand,
-        "n_zeros": zeros[0],
-        "n_zeros_filled": zeros[1],
+        **({} if zeros is None else {"n_zeros": zeros[0], "n_zeros_filled": zeros[1]}),
         "genes": np.asarray(genes, dtype=object),
         "recipe": choices,
         "trained_before": alignment is not None,

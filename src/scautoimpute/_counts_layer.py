@@ -1,6 +1,7 @@
 """From a block of counts to the rows of a layer, by the counts objective; the same in memory and from a file.
 
-Shape legend: N cells, B cells of a block, G genes of the data, P genes of the model.
+Shape legend: N cells, B cells of a block, G genes of the data, O of the output, P genes of the model, S of these in
+the output.
 """
 
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ from scipy import sparse
 
 from ._application import spread, zeros_filled
 from ._counts_scales import from_counts, sd_from_counts
+from ._output_form import WHOLE, OutputForm, Rows, Shown
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -21,7 +23,7 @@ if TYPE_CHECKING:
     from .model.counts import CountsModel
     from .model.counts_store import CountsRows
 
-__all__ = ["Batches", "CountsOutput", "Rows", "is_sparse_better", "own_count_share"]
+__all__ = ["Batches", "CountsOutput", "is_sparse_better", "own_count_share"]
 
 MOST_MODELLED = 0.5  # share of the genes up to which a sparse layer takes less memory than a dense one
 CELLS_LOOKED_AT = 512
@@ -38,15 +40,6 @@ class Batches(NamedTuple):
         return Batches(self.own_N[rows], None if self.into_N is None else self.into_N[rows])
 
 
-class Rows(NamedTuple):
-    """Some rows of the result: of the layer, of that of the standard deviations if asked for, and zeros filled."""
-
-    layer: Any
-    sd: Any | None
-    n_zeros: int
-    n_filled: int
-
-
 @dataclass(frozen=True)
 class CountsOutput:
     """How the estimates of a model become rows.
@@ -55,25 +48,30 @@ class CountsOutput:
     ----------
     model
         A trained one.
-    columns_P, genes_P
-        Which of its genes the data have, and where they are among those of the data.
+    columns_P
+        Which of its genes the data have.
+    shown
+        Which genes the output has.
     scale, with_sd
         As in `scautoimpute.tl.autoimpute`.
     is_sparse
         Whether rows are a ``csr_matrix`` or an array.
+    form
+        What else was asked of them.
     """
 
     model: "CountsModel"
     columns_P: "IntArray"
-    genes_P: "IntArray"
+    shown: Shown
     scale: str
     with_sd: bool
     is_sparse: bool
+    form: OutputForm = WHOLE
 
     def rows(
         self, counts: Any, x: sparse.csr_array, batches: Batches, *, library_B: "FloatArray", depth_B: Any = None
     ) -> Rows:
-        """Return rows of all genes; genes that are not modelled keep their counts, brought to the same scale.
+        """Return rows of the output's genes; those that are not modelled keep their counts, brought to the same scale.
 
         Parameters
         ----------
@@ -86,54 +84,70 @@ class CountsOutput:
         library_B, depth_B
             As in `from_counts`.
         """
+        if not self.form.matrix:
+            return Rows(None, None, 0, 0)
         parts = list(self._modelled(x, batches, library_B, depth_B))
-        values_BP, sd_BP = (np.concatenate([part[i] for part in parts]) for i in (0, 1))
-        present = x if self.columns_P.size == x.shape[1] else x[:, self.columns_P]
-        others = self._others(counts, library_B)
-        layer = self._spread(values_BP, others)
-        sd = self._spread(sd_BP, sparse.csr_array(counts.shape, dtype=np.float32)) if self.with_sd else None
-        return Rows(layer, sd, *zeros_filled(present, values_BP))
+        values_BS, sd_BS = (np.concatenate([part[i] for part in parts]) for i in (0, 1))
+        whole = self.shown.columns_S.size == x.shape[1] and self.shown.genes_O is None
+        present = x if whole else x[:, self.shown.columns_S]
+        others = self._others(self.shown.taken_of(counts), library_B)
+        values_BS = self.form.thinned(values_BS)
+        layer = self._spread(values_BS, others)
+        sd = None
+        if self.with_sd:
+            sd_BS = sd_BS if self.form.sparse_below is None else np.where(values_BS > 0, sd_BS, np.float32(0))
+            sd = self._spread(sd_BS, sparse.csr_array(others.shape, dtype=np.float32))
+        return Rows(layer, sd, *zeros_filled(present, values_BS))
 
     def _modelled(
         self, x: sparse.csr_array, batches: Batches, library_B: "FloatArray", depth_B: Any
     ) -> "Iterator[tuple[NDArray[np.float32], NDArray[np.float32]]]":
-        """Yield values and standard deviations of the genes that the data have, a few cells at a time."""
-        for rows, mean_BG, sd_BG in self.model.posterior(x, *batches):
+        """Yield values and standard deviations of the modelled genes of the output, a few cells at a time."""
+        for rows, mean_BS, sd_BS in self._posterior(x, batches):
             library, depth = library_B[rows], None if depth_B is None else depth_B[rows]
-            mean_BP, sd_BP = mean_BG, sd_BG
-            if self.columns_P.size < x.shape[1]:  # the molecules seen are of the genes that the data have
-                mean_BP, sd_BP = mean_BG[:, self.columns_P], sd_BG[:, self.columns_P]
-                share_B1 = mean_BP.sum(1, keepdims=True) / np.maximum(mean_BG.sum(1, keepdims=True), 1e-30)
-                mean_BP, sd_BP = (values / np.maximum(share_B1, 1e-30) for values in (mean_BP, sd_BP))
-            values_BP = from_counts(mean_BP, sd_BP, self.scale, library_B=library, depth_B=depth)
-            sd_BP = sd_from_counts(mean_BP, sd_BP, self.scale, library_B=library) if self.with_sd else sd_BP[:, :0]
-            yield values_BP, sd_BP
+            values_BS = from_counts(mean_BS, sd_BS, self.scale, library_B=library, depth_B=depth)
+            scaled_BS = sd_from_counts(mean_BS, sd_BS, self.scale, library_B=library) if self.with_sd else sd_BS[:, :0]
+            yield values_BS, scaled_BS
+
+    def _posterior(self, x: sparse.csr_array, batches: Batches) -> "Iterator[tuple[slice, Any, Any]]":
+        """Yield mean and standard deviation of the modelled genes of the output."""
+        columns_S = self.shown.columns_S
+        if self.columns_P.size == x.shape[1]:
+            yield from self.model.posterior(x, *batches, columns=None if self.shown.genes_O is None else columns_S)
+            return
+        for rows, mean_BG, sd_BG in self.model.posterior(x, *batches):
+            # The molecules seen are of the genes that the data have
+            share_B1 = mean_BG[:, self.columns_P].sum(1, keepdims=True)
+            share_B1 /= np.maximum(mean_BG.sum(1, keepdims=True), 1e-30)
+            yield rows, *(values[:, columns_S] / np.maximum(share_B1, 1e-30) for values in (mean_BG, sd_BG))
 
     def _others(self, counts: Any, library_B: "FloatArray") -> sparse.csr_array:
         """Observed values of the genes that are not modelled."""
-        modelled_G = np.zeros(counts.shape[1], dtype=bool)
-        modelled_G[self.genes_P] = True
-        kept_Z = ~modelled_G[counts.indices]
+        modelled_O = np.zeros(counts.shape[1], dtype=bool)
+        modelled_O[self.shown.places_S] = True
+        kept_Z = ~modelled_O[counts.indices]
         row_Z = np.repeat(np.arange(counts.shape[0]), np.diff(counts.indptr))[kept_Z]
         scale = "log1p" if self.scale == "expected_log1p" else self.scale
         value_Z = counts.data[kept_Z].astype(np.float64)
         value_Z = from_counts(value_Z[:, None], value_Z[:, None], scale, library_B=library_B[row_Z])[:, 0]
-        return sparse.csr_array((value_Z, (row_Z, counts.indices[kept_Z])), shape=counts.shape)
+        return sparse.csr_array((self.form.thinned(value_Z), (row_Z, counts.indices[kept_Z])), shape=counts.shape)
 
-    def _spread(self, values_BP: "NDArray[np.float32]", others: sparse.csr_array) -> Any:
+    def _spread(self, values_BS: "NDArray[np.float32]", others: sparse.csr_array) -> Any:
+        places_S, n_genes = self.shown.places_S, others.shape[1]
         if self.is_sparse:
-            return sparse.csr_matrix(others + spread(values_BP, self.genes_P, others.shape[1]))
-        if self.genes_P.size == others.shape[1] and np.array_equal(self.genes_P, np.arange(others.shape[1])):
-            return values_BP
+            return sparse.csr_matrix(others + spread(values_BS, places_S, n_genes))
+        if places_S.size == n_genes and np.array_equal(places_S, np.arange(n_genes)):
+            return self.form.cast(values_BS)
         dense: NDArray[np.float32] = others.toarray().astype(np.float32, copy=False)
-        dense[:, self.genes_P] = values_BP
-        return dense
+        dense[:, places_S] = values_BS
+        return self.form.cast(dense)
 
 
-def is_sparse_better(counts: Any, n_modelled: int) -> bool:
+def is_sparse_better(counts: Any, shown: Shown) -> bool:
     """Whether a layer of few modelled genes, beside sparse counts, is better kept sparse: estimates are never zero."""
     stored_sparse = sparse.issparse(counts) or hasattr(counts, "format")
-    return stored_sparse and n_modelled <= MOST_MODELLED * counts.shape[1]
+    n_genes = counts.shape[1] if shown.genes_O is None else shown.genes_O.size
+    return stored_sparse and shown.columns_S.size <= MOST_MODELLED * n_genes
 
 
 def own_count_share(model: "CountsModel", x: "CountsRows", own_N: "NDArray[np.intp]") -> float:

@@ -11,8 +11,9 @@ import numpy as np
 from ._application import recipe_of, record_of
 from ._batches import batch_positions, learned_batches
 from ._counted import Counted, counted_as, counted_matrix, size_factors
-from ._counts_layer import Batches, CountsOutput, Rows, is_sparse_better, own_count_share
+from ._counts_layer import Batches, CountsOutput, is_sparse_better, own_count_share
 from ._memory import refuse_too_large_layer
+from ._output_form import Collected, OutputForm, Rows, set_layers
 from ._training_report import report_few_cells
 from .io.matrix import block_csr, counts_matrix, row_blocks
 from .progress import progress_bar
@@ -49,6 +50,7 @@ def impute_counts(
     key_added: str,
     checkpoint: "str | Path | None",
     reason: str,
+    form: OutputForm,
 ) -> None:
     """Set the fields of `scautoimpute.tl.autoimpute`, whose parameters these are, by the counts objective."""
     batch = batch_labels(adata.obs, batch_key)
@@ -60,13 +62,16 @@ def impute_counts(
     else:
         counted = counted_matrix(adata, layer=layer, n_top_genes=n_top_genes, flavor=flavor, genes=genes)
     counts = counts_matrix(adata, layer)
-    is_sparse = is_sparse_better(counts, counted.genes.size)
-    refuse_too_large_layer(adata.shape, counted.genes.size, is_sparse=is_sparse, n_layers=1 + posterior_sd)
+    shown = form.shown(adata.var_names, counted.columns, counted.genes)
+    is_sparse = form.is_sparse(by_default=is_sparse_better(counts, shown))
+    shape = adata.n_obs, shown.n_genes(adata.n_vars)
+    n_layers = 1 + posterior_sd
+    refuse_too_large_layer(shape, shown.columns_S.size, is_sparse=is_sparse, n_layers=n_layers, form=form)
     if not estimator.is_fitted:
         train_on(counted, estimator, adata.var_names, batch=batch, checkpoint=checkpoint)
     model: CountsModel = estimator.model_  # type: ignore[assignment]
-    output = CountsOutput(model, counted.columns, counted.genes, scale, posterior_sd, is_sparse)
-    result = _all_rows(counts, counted, output, batches, depth_N)
+    output = CountsOutput(model, counted.columns, shown, scale, posterior_sd, is_sparse, form)
+    result = _all_rows(counts, counted, output, batches, depth_N) if form.matrix else Rows(None, None, 0, 0)
     adata.obsm["X_autoimpute"] = model.embed(counted.x, batches.own_N)
     adata.obs["autoimpute_size_factor"] = size_factors(counted.library_N, counted.median_total)
     adata.var["autoimpute_modelled"] = np.isin(np.arange(adata.n_vars), counted.genes)
@@ -74,15 +79,13 @@ def impute_counts(
         estimator,
         scale=scale,
         keep_observed=False,
-        zeros=(result.n_zeros, result.n_filled),
+        zeros=(result.n_zeros, result.n_filled) if form.matrix else None,
         genes=adata.var_names[counted.genes],
         choices=counted.choices,
         alignment=counted.alignment,
-        more=words_of(estimator, reason=reason, as_batch=as_batch, depth=depth),
+        more=words_of(estimator, reason=reason, as_batch=as_batch, depth=depth) | form.record(),
     )
-    adata.layers[key_added] = result.layer
-    if posterior_sd:
-        adata.layers[f"{key_added}_sd"] = result.sd
+    set_layers(adata, key_added, result, shown)
 
 
 def batch_labels(obs: Any, batch_key: str | None) -> "NDArray[Any] | None":
@@ -129,27 +132,17 @@ def train_on(
 def _all_rows(
     counts: Any, counted: Counted, output: CountsOutput, batches: Batches, depth_N: "NDArray[np.float64] | None"
 ) -> Rows:
-    """Every row of the result; a dense one is filled a block of cells at a time."""
-    blocks: list[Rows] = []
-    wholes = [None if output.is_sparse else np.empty(counts.shape, np.float32) for _ in range(1 + output.with_sd)]
+    """Every row of the result."""
+    shape = counts.shape[0], output.shown.n_genes(counts.shape[1])
+    collected = Collected(shape, output.form, is_sparse=output.is_sparse, with_sd=output.with_sd)
     with progress_bar(counts.shape[0], "imputing", "cell") as bar:
         for rows in row_blocks(counted.x, CELLS_AT_A_TIME):
             depth_B = None if depth_N is None else depth_N[rows]
+            library_B, part = counted.library_N[rows], batches.part(rows)
             block = _canonical(counts[rows])
-            library_B = counted.library_N[rows]
-            new = output.rows(block, counted.x[rows], batches.part(rows), library_B=library_B, depth_B=depth_B)
-            if not output.is_sparse:
-                for whole, values in zip(wholes, new[:2], strict=False):
-                    whole[rows] = values  # type: ignore[index]
-                new = new._replace(layer=None, sd=None)
-            blocks.append(new)
+            collected.add(rows, output.rows(block, counted.x[rows], part, library_B=library_B, depth_B=depth_B))
             bar.update(rows.stop - rows.start)
-    n_zeros, n_filled = sum(block.n_zeros for block in blocks), sum(block.n_filled for block in blocks)
-    if output.is_sparse:
-        from scipy import sparse
-
-        wholes = [sparse.vstack([block[i] for block in blocks], format="csr") for i in range(1 + output.with_sd)]
-    return Rows(wholes[0], wholes[1] if output.with_sd else None, n_zeros, n_filled)
+    return collected.finish()
 
 
 def _canonical(rows: Any) -> Any:

@@ -13,6 +13,7 @@ from ._counted import size_factors
 from ._counts import refuse_all_zero, refuse_values, report_empty
 from ._counts_layer import Batches, CountsOutput, is_sparse_better
 from ._counts_run import CELLS_AT_A_TIME, batch_labels, depths, words_of
+from ._output_form import OutputForm
 from ._recipe import model_shares
 from ._umi import molecules, refuse_fractions
 from .autoimpute import AutoImpute
@@ -68,7 +69,6 @@ class CountsRun:
         self.cells, self.layer, self.estimator, self.alignment = cells, layer, estimator, alignment
         self.trained_here = trained_here
         self.output, self.batches, self.depth, self.as_batch = output, batches, depth, as_batch
-        self.is_sparse = output.is_sparse
         self.library: list[FloatArray] = []
         self.seen_G = np.zeros(cells.n_vars, dtype=bool)
         self.zeros = np.zeros(2, dtype=np.int64)
@@ -85,6 +85,7 @@ class CountsRun:
         batch_key: str | None,
         as_batch: str | None,
         posterior_sd: bool,
+        form: OutputForm,
         trained_here: str | None = None,
     ) -> "CountsRun":
         """Match genes and batches of a file with those of the model; say once what is missing, if anything."""
@@ -95,8 +96,9 @@ class CountsRun:
         model: Any = estimator.model_
         labels = batch_labels(StoredColumns(cells.root["obs"]), batch_key)
         batches = Batches(*batch_positions(labels, as_batch, cells.n_obs, model.batches))
-        is_sparse = is_sparse_better(cells.by_rows(layer), alignment.positions_P.size)
-        output = CountsOutput(model, alignment.columns_P, alignment.positions_P, scale, posterior_sd, is_sparse)
+        shown = form.shown(cells.var_names, alignment.columns_P, alignment.positions_P)
+        is_sparse = form.is_sparse(by_default=is_sparse_better(cells.by_rows(layer), shown))
+        output = CountsOutput(model, alignment.columns_P, shown, scale, posterior_sd, is_sparse, form)
         parts: dict[str, Any] = {"alignment": alignment, "output": output, "batches": batches}
         parts["trained_here"] = trained_here
         return cls(cells, layer, estimator, **parts, depth=depth, as_batch=as_batch)
@@ -132,11 +134,12 @@ class CountsRun:
             self.estimator,
             scale=self.output.scale,
             keep_observed=False,
-            zeros=(int(self.zeros[0]), int(self.zeros[1])),
+            zeros=(int(self.zeros[0]), int(self.zeros[1])) if self.output.form.matrix else None,
             genes=self.cells.var_names[self.alignment.positions_P],
             choices=recipe["choices"] | self._facts(library_N) if self.trained_here is None else recipe["choices"],
             alignment=self.alignment if self.trained_here is None else None,
-            more=words_of(
+            more=self.output.form.record()
+            | words_of(
                 self.estimator,
                 reason=self.trained_here or "as the model was trained",
                 as_batch=self.as_batch,

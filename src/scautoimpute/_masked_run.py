@@ -5,16 +5,19 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from scipy import sparse
 
-from ._application import all_genes, recipe_of, record_of, zeros_filled
+from ._application import recipe_of, record_of
+from ._estimand import check_learned
+from ._masked_estimates import cell_blocks
+from ._masked_layer import MaskedOutput
+from ._output_form import Collected, OutputForm, Rows, set_layers
 from ._training_report import report_few_cells
-from .io.matrix import CELLS_PER_BLOCK, counts_matrix, row_blocks
+from .io.matrix import counts_matrix
 from .pp import Processed, processed_as, processed_matrix
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from anndata import AnnData
-    from numpy.typing import NDArray
 
     from ._estimand import Estimand
     from ._genes import Flavor, TopGenes
@@ -36,12 +39,26 @@ def impute_masked(
     key_added: str,
     checkpoint: "str | Path | None",
     reason: str,
+    form: OutputForm,
 ) -> None:
     """Set the fields of `scautoimpute.tl.autoimpute`, whose parameters these are, by the masked objective."""
     processed = _process_and_fit(
         adata, estimator, layer=layer, n_top_genes=n_top_genes, flavor=flavor, checkpoint=checkpoint
     )
-    imputed = estimator.impute(processed.log2, keep_observed=keep_observed, estimand=estimand)[:, processed.columns]
+    check_learned(estimand, estimator.settings, learned=estimator.detection_ is not None)
+    counts = counts_matrix(adata, layer)
+    shown = form.shown(adata.var_names, processed.columns, processed.genes)
+    output = MaskedOutput(
+        estimator.model_,  # type: ignore[arg-type]
+        shown,
+        processed.median_total,
+        scale,
+        keep_observed,
+        (estimand or estimator.estimand) == "expected",
+        form.is_sparse(by_default=sparse.issparse(counts) or hasattr(counts, "to_memory")),
+        form,
+    )
+    result = _all_rows(counts, processed, output) if form.matrix else Rows(None, None, 0, 0)
     adata.obsm["X_autoimpute"] = estimator.embed(processed.log2)
     adata.obs["autoimpute_size_factor"] = processed.size_factor
     adata.var["autoimpute_modelled"] = np.isin(np.arange(adata.n_vars), processed.genes)
@@ -49,19 +66,14 @@ def impute_masked(
         estimator,
         scale=scale,
         keep_observed=keep_observed,
-        zeros=_zeros(processed.log2[:, processed.columns], imputed),
+        zeros=(result.n_zeros, result.n_filled) if form.matrix else None,
         genes=adata.var_names[processed.genes],
         choices=processed.choices,
         alignment=processed.alignment,
         estimand=estimand,
-        more={"objective_reason": reason},
+        more={"objective_reason": reason} | form.record(),
     )
-    adata.layers[key_added] = _layer(counts_matrix(adata, layer), processed, imputed, scale, keep_observed)
-
-
-def _zeros(observed: sparse.csr_array, imputed: "NDArray[np.float32]") -> tuple[int, int]:
-    blocks = [zeros_filled(observed[rows], imputed[rows]) for rows in row_blocks(observed, CELLS_PER_BLOCK)]
-    return sum(zeros for zeros, _ in blocks), sum(filled for _, filled in blocks)
+    set_layers(adata, key_added, result, shown)
 
 
 def _process_and_fit(
@@ -84,20 +96,10 @@ def _process_and_fit(
     return processed
 
 
-def _layer(counts: Any, processed: Processed, imputed: "NDArray[np.float32]", scale: str, keep_observed: bool) -> Any:
-    """Layer of every gene; sparse if `counts` are."""
-    is_sparse = sparse.issparse(counts) or hasattr(counts, "to_memory")
-    blocks = [
-        all_genes(
-            counts[rows],
-            imputed[rows],
-            genes_P=processed.genes,
-            size_factor_B=processed.size_factor[rows],
-            median_total=processed.median_total,
-            scale=scale,
-            keep_observed=keep_observed,
-            is_sparse=is_sparse,
-        )
-        for rows in row_blocks(imputed, CELLS_PER_BLOCK)
-    ]
-    return sparse.vstack(blocks, format="csr") if is_sparse else np.concatenate(blocks)
+def _all_rows(counts: Any, processed: Processed, output: MaskedOutput) -> Rows:
+    """Every row of the result."""
+    shape = counts.shape[0], output.shown.n_genes(counts.shape[1])
+    collected = Collected(shape, output.form, is_sparse=output.is_sparse, with_sd=False)
+    for rows in cell_blocks(processed.log2, "imputing"):
+        collected.add(rows, output.rows(counts[rows], processed.log2[rows], processed.size_factor[rows]))
+    return collected.finish()

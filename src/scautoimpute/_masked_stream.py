@@ -4,9 +4,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ._application import all_genes, record_of, zeros_filled
+from ._application import recipe_of, record_of
 from ._counts import has_fractions, may_be_log, refuse_all_zero, refuse_small, refuse_values, report_empty
-from ._masked_estimates import impute_block
+from ._masked_layer import MaskedOutput
+from ._output_form import OutputForm
 from ._recipe import FittedRecipe
 from .autoimpute import AutoImpute
 from .io.matrix import CELLS_PER_BLOCK
@@ -33,16 +34,41 @@ class MaskedRun:
         layer: str | None,
         estimator: AutoImpute,
         recipe: FittedRecipe,
-        options: dict[str, Any],
+        output: MaskedOutput,
     ) -> None:
-        self.cells, self.layer, self.estimator, self.recipe, self.options = cells, layer, estimator, recipe, options
-        self.is_sparse = hasattr(cells.by_rows(layer), "format")
+        self.cells, self.layer, self.estimator, self.recipe, self.output = cells, layer, estimator, recipe, output
         self.logs_said = layer is None and "log1p" in cells.uns
         self.has_fractions, self.largest, self.n_entries = False, 0.0, 0
         self.seen_G = np.zeros(cells.n_vars, dtype=bool)
         self.size_factor: list[FloatArray] = []
         self.is_empty: list[NDArray[np.bool_]] = []
         self.zeros = np.zeros(2, dtype=np.int64)
+
+    @classmethod
+    def of(
+        cls,
+        cells: StoredCells,
+        layer: str | None,
+        estimator: AutoImpute,
+        *,
+        scale: str,
+        keep_observed: bool,
+        form: OutputForm,
+    ) -> "MaskedRun":
+        """Match the genes of a file with those of the model; say once what is missing, if anything."""
+        recipe = FittedRecipe.to(cells.var_names, recipe_of(estimator), stacklevel=5)
+        shown = form.shown(cells.var_names, recipe.alignment.columns_P, recipe.alignment.positions_P)
+        output = MaskedOutput(
+            estimator.model_,  # type: ignore[arg-type]
+            shown,
+            recipe.recipe["median_total"],
+            scale,
+            keep_observed,
+            estimator.estimand == "expected",
+            form.is_sparse(by_default=hasattr(cells.by_rows(layer), "format")),
+            form,
+        )
+        return cls(cells, layer, estimator, recipe, output)
 
     def blocks(self) -> "Iterator[tuple[Any, NDArray[np.float32]]]":
         """Yield the rows of the layer and of the embedding."""
@@ -77,27 +103,12 @@ class MaskedRun:
         refuse_small(largest, flagged=self.logs_said)
 
     def _impute(self, x: Any) -> "tuple[Any, NDArray[np.float32]]":
-        alignment = self.recipe.alignment
         log2, size_factor, is_empty = self.recipe.process(x)
-        imputed = impute_block(
-            self.estimator.model_,  # type: ignore[arg-type]
-            log2,
-            keep_observed=self.options["keep_observed"],
-            expected=self.estimator.estimand == "expected",
-        )[:, alignment.columns_P]
+        new = self.output.rows(x, log2, size_factor)
         self.size_factor.append(size_factor)
         self.is_empty.append(is_empty)
-        self.zeros += zeros_filled(log2[:, alignment.columns_P], imputed)
-        rows = all_genes(
-            x,
-            imputed,
-            genes_P=alignment.positions_P,
-            size_factor_B=size_factor,
-            median_total=self.recipe.recipe["median_total"],
-            is_sparse=self.is_sparse,
-            **self.options,
-        )
-        return rows, self.estimator.model_.embed(log2)
+        self.zeros += (new.n_zeros, new.n_filled)
+        return new.layer, self.estimator.model_.embed(log2)
 
     def finish(self, result: StoredResult | TextResult) -> dict[str, Any]:
         """Refuse what only all cells together show, complete `result` and return the record."""
@@ -116,12 +127,13 @@ class MaskedRun:
         }
         record = record_of(
             self.estimator,
-            zeros=(int(self.zeros[0]), int(self.zeros[1])),
+            scale=self.output.scale,
+            keep_observed=self.output.keep_observed,
+            zeros=(int(self.zeros[0]), int(self.zeros[1])) if self.output.form.matrix else None,
             genes=self.cells.var_names[alignment.positions_P],
             choices=self.recipe.choices(self.layer, facts),
             alignment=alignment,
-            more={"objective_reason": "as the model was trained"},
-            **self.options,
+            more={"objective_reason": "as the model was trained"} | self.output.form.record(),
         )
         modelled = np.isin(np.arange(self.cells.n_vars), alignment.positions_P)
         result.finish(np.concatenate(self.size_factor), modelled, record)

@@ -1,12 +1,13 @@
-"""The arithmetic behind simulated counts: profiles of types and batches, noise, and lost entries."""
+"""The arithmetic behind simulated counts: profiles of types and batches, noise, lost entries; and resampled cells."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+    from scipy import sparse
 
 
 def check_range(**parameters: tuple[float, float, float]) -> None:
@@ -75,3 +76,16 @@ def types_of_cells(
 def batch_profiles(rng: np.random.Generator, n_batches: int, n_genes: int, effect: float) -> "NDArray[np.float64]":
     """Draw the factor of each gene in each batch, batches × genes."""
     return rng.lognormal(0.0, effect, size=(n_batches, n_genes))
+
+
+def redrawn(
+    counts: "sparse.csr_matrix | sparse.csr_array", rows: "NDArray[np.integer[Any]]", rng: np.random.Generator
+) -> "sparse.csr_matrix | sparse.csr_array":
+    """Return cells drawn anew: those at `rows` of real counts, with Poisson counts around the real ones.
+
+    Library sizes and means of genes stay what they were in expectation; real zeros stay zeros.
+    """
+    cells = counts[rows]
+    cells.data = rng.poisson(cells.data).astype(np.float32)
+    cells.eliminate_zeros()
+    return cells

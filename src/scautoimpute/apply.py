@@ -13,13 +13,13 @@ from ._counts_stream import CountsRun
 from ._estimand import keeps_observed
 from ._file_training import ToTrainOn, cells_to_train_on, refuse_budget, train_cells
 from ._masked_stream import MaskedRun
-from ._recipe import FittedRecipe
-from ._refusals import refuse_for_counts, refuse_for_masked, refuse_sd_in_text
+from ._output_form import WHOLE, OutputForm
+from ._refusals import refuse_for_counts, refuse_for_masked, refuse_form_in, refuse_sd_in_text
 from ._staging import Staging, bytes_of
 from .autoimpute import AutoImpute
 from .io import check_writable, read, refuse_transposed, write
 from .io.complete import complete_or_absent
-from .io.result import stored_result
+from .io.result import Storage, stored_result
 from .io.stream import StoredCells, is_stored_by_rows, open_cells
 from .scales import check_scale
 
@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from anndata import AnnData
 
     from ._genes import Flavor, TopGenes
+    from ._output_form import ValueType
+    from .io.write import Compression
     from .scales import Scale
 
 __all__ = ["cells_of", "impute_cells", "impute_file", "train_and_impute"]
@@ -52,6 +54,11 @@ def impute_file(
     depth: float | None = None,
     keep_observed: bool | None = None,
     posterior_sd: bool = False,
+    output_genes: "Iterable[str] | None" = None,
+    sparse_below: float | None = None,
+    dtype: "ValueType" = "float32",
+    matrix: bool = True,
+    compression: "Compression | None" = None,
     key_added: str = "imputed",
     random_state: int | np.random.Generator = 0,
     checkpoint: str | Path | None = None,
@@ -93,6 +100,18 @@ def impute_file(
         `scautoimpute.tl.autoimpute` does.
     posterior_sd
         Also give the standard deviations; `objective="counts"` only, and not in text, which holds one matrix.
+    output_genes
+        Names of the genes of the output, in this order: it is ``adata[:, output_genes]`` of the whole one, counts and
+        other layers too (`raw`, if there is one, stays whole). By default all.
+    sparse_below
+        Values below it, on the asked `scale`, are not stored: the layer is sparse, and zero there.
+    dtype
+        Of the layer: `"float32"`, or `"float16"`, which takes half as much, has three digits, and is always dense.
+    matrix
+        Whether to write a layer at all, or the embedding and the record alone, beside a copy of `source`;
+        `scautoimpute.imputed_lazy` then computes what is looked at.
+    compression
+        `"gzip"` (level 1, bytes shuffled) for what is new in an ``.h5ad``; zarr always compresses.
     key_added
         Name of the new layer, and of the record in `uns`; what had these names is replaced.
     random_state, checkpoint
@@ -116,7 +135,8 @@ def impute_file(
         If `source` or `model` cannot be read, or `output` not be written.
     ValueError
         If the values are no counts (logged, negative, NaN, transposed, all zero), wherever in the file they are; if
-        the data lack more than half of the model's genes; or if a file is damaged. Then there is no output.
+        the data lack more than half of the model's genes, or one of `output_genes`; if the format of the output has no
+        place for what was asked; or if a file is damaged. Then there is no output.
     MemoryError
         If not even a network of so many genes fits in `max_memory`.
     OSError
@@ -145,6 +165,8 @@ def impute_file(
     source, output = Path(source).expanduser(), Path(output).expanduser()
     check_writable(output, overwrite=overwrite)
     refuse_sd_in_text(output, posterior_sd)
+    form = OutputForm.of(output_genes, sparse_below=sparse_below, dtype=dtype, matrix=matrix, posterior_sd=posterior_sd)
+    refuse_form_in(output, form, compression)
     estimator = AutoImpute.load(model) if isinstance(model, str | Path) else model
     wanted: dict[str, Any] = {
         "output": output,
@@ -154,6 +176,8 @@ def impute_file(
         "depth": depth,
         "keep_observed": keep_observed,
         "posterior_sd": posterior_sd,
+        "form": form,
+        "compression": compression,
         "key_added": key_added,
         "overwrite": overwrite,
     }
@@ -185,6 +209,8 @@ def train_and_impute(
     checkpoint: str | Path | None,
     staging: Staging,
     when_trained: Callable[[], None] = lambda: None,
+    form: OutputForm = WHOLE,
+    compression: "Compression | None" = None,
     output: Path,
     overwrite: bool,
     key_added: str,
@@ -202,7 +228,9 @@ def train_and_impute(
         Where counts are kept meanwhile.
     when_trained
         Called before anything is written.
-    n_top_genes, flavor, genes, checkpoint, output, overwrite, key_added, options
+    form
+        What was asked of the output.
+    n_top_genes, flavor, genes, checkpoint, compression, output, overwrite, key_added, options
         As in `impute_file`.
 
     Returns
@@ -210,21 +238,24 @@ def train_and_impute(
     The record.
     """
     training: dict[str, Any] = {"n_top_genes": n_top_genes, "flavor": flavor, "genes": genes, "checkpoint": checkpoint}
+    form.refuse_absent(ready.cells.var_names)
     if isinstance(ready.cells, StoredCells):
         refuse_for_counts(options["scale"], options["depth"], options["keep_observed"], None)
         of_batches = {name: options[name] for name in ("batch_key", "as_batch")}
         train_cells(ready, estimator, staging=staging, **training, **of_batches)
         when_trained()
         written: dict[str, Any] = {"output": output, "overwrite": overwrite, "key_added": key_added, **options}
+        written |= {"form": form, "compression": compression}
         record = impute_cells(
             ready.cells, model=estimator, layer=ready.layer, trained_here=ready.chosen.reason, **written
         )
         return record | {"staged": staging.in_words}
     adata = ready.cells
-    tl.autoimpute(adata, layer=ready.layer, model=estimator, key_added=key_added, **training, **options)
+    options |= {"key_added": key_added, **training, **vars(form)}
+    tl.autoimpute(adata, layer=ready.layer, model=estimator, **options)
     adata.uns[key_added]["objective_reason"] = ready.chosen.reason
     when_trained()
-    write(adata, output, layer=key_added, overwrite=overwrite)
+    write(adata, output, layer=key_added if form.matrix else None, overwrite=overwrite, compression=compression)
     return dict(adata.uns[key_added])
 
 
@@ -257,6 +288,8 @@ def impute_cells(
     depth: float | None = None,
     keep_observed: bool | None,
     posterior_sd: bool = False,
+    form: OutputForm = WHOLE,
+    compression: "Compression | None" = None,
     key_added: str,
     overwrite: bool,
     trained_here: str | None = None,
@@ -269,8 +302,12 @@ def impute_cells(
         What to impute.
     trained_here
         Why the objective is this one, if the model was just trained on these cells.
-    output, model, layer, batch_key, as_batch, scale, depth, keep_observed, posterior_sd, key_added, overwrite
+    output, model, layer, batch_key, as_batch, scale, depth, keep_observed, posterior_sd, compression, key_added
         As in `impute_file`.
+    overwrite
+        As in `impute_file`.
+    form
+        What was asked of the output.
 
     Returns
     -------
@@ -278,27 +315,28 @@ def impute_cells(
     """
     of_counts: dict[str, Any] = {"batch_key": batch_key, "as_batch": as_batch, "posterior_sd": posterior_sd}
     if not isinstance(cells, StoredCells):
-        options = {"scale": scale, "depth": depth, "keep_observed": keep_observed, **of_counts}
+        options = {"scale": scale, "depth": depth, "keep_observed": keep_observed, **of_counts, **vars(form)}
         tl.autoimpute(cells, layer=layer, model=model, key_added=key_added, **options)
-        write(cells, output, layer=key_added, overwrite=overwrite)
+        write(cells, output, layer=key_added if form.matrix else None, overwrite=overwrite, compression=compression)
         record: dict[str, Any] = cells.uns[key_added]
         return record
     run: CountsRun | MaskedRun
     if model.settings.objective == "counts":
         refuse_for_counts(scale, depth, keep_observed, None)
         refuse_transposed(cast("AnnData", cells))
-        run = CountsRun.of(cells, layer, model, scale=scale, depth=depth, trained_here=trained_here, **of_counts)
+        told: dict[str, Any] = {"form": form, "trained_here": trained_here}
+        run = CountsRun.of(cells, layer, model, scale=scale, depth=depth, **told, **of_counts)
     else:
         refuse_for_masked(scale, depth, of_counts)
         refuse_transposed(cast("AnnData", cells))
-        recipe = FittedRecipe.to(cells.var_names, recipe_of(model), stacklevel=4)
         kept = keeps_observed(keep_observed, model.estimand)
-        run = MaskedRun(cells, layer, model, recipe, {"scale": scale, "keep_observed": kept})
+        run = MaskedRun.of(cells, layer, model, scale=scale, keep_observed=kept, form=form)
+    storage = Storage(
+        run.output.is_sparse, posterior_sd, form.matrix, form.dtype, run.output.shown.genes_O, compression
+    )
     with (
         complete_or_absent(output.expanduser().resolve()) as beside,
-        stored_result(
-            beside, cells, name=output, key=key_added, is_sparse=run.is_sparse, with_sd=posterior_sd
-        ) as result,
+        stored_result(beside, cells, name=output, key=key_added, storage=storage) as result,
     ):
         for rows in run.blocks():
             result.append(*rows)

@@ -10,6 +10,7 @@ from ._counts_run import impute_counts
 from ._estimand import Estimand, check_estimand, keeps_observed
 from ._masked_run import impute_masked
 from ._objective import Chosen, objective_for
+from ._output_form import OutputForm
 from ._refusals import refuse_for_counts, refuse_for_masked
 from .autoimpute import AutoImpute
 from .scales import check_scale
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from ._genes import Flavor, TopGenes
+    from ._output_form import ValueType
     from .scales import Scale
 
 __all__ = ["autoimpute", "objective_for", "tune"]
@@ -44,6 +46,10 @@ def autoimpute(
     depth: "float | NDArray[np.floating[Any]] | None" = None,
     keep_observed: bool | None = None,
     posterior_sd: bool = False,
+    output_genes: Iterable[str] | None = None,
+    sparse_below: float | None = None,
+    dtype: "ValueType" = "float32",
+    matrix: bool = True,
     key_added: str = "imputed",
     random_state: int | np.random.Generator = 0,
     checkpoint: "str | Path | None" = None,
@@ -94,6 +100,15 @@ def autoimpute(
         a cell's own count has its share.
     posterior_sd
         Also give the standard deviation of what is estimated; `objective="counts"` only.
+    output_genes
+        Names of the genes to give estimates of, in this order: all are modelled, these are left in `adata`, as in
+        ``adata[:, output_genes]``, and the layer has no others. By default all stay.
+    sparse_below
+        Values below it, on the asked `scale`, are not stored: the layer is sparse, and zero there.
+    dtype
+        Of the layer: `"float32"`, or `"float16"`, which takes half as much, has three digits, and is always dense.
+    matrix
+        Whether to give a layer at all; without one, `scautoimpute.imputed_lazy` computes what is looked at.
     key_added
         Name of the new layer, and of the record in `uns`.
     random_state
@@ -111,6 +126,7 @@ def autoimpute(
     ``adata.layers[key_added]``
         Cells × all genes, float32, never negative. Genes that were not modelled keep their observed values. Of counts
         dense, unless the counts are sparse and at most half of the genes are modelled; else sparse if the counts are.
+        With `output_genes`, `sparse_below`, `dtype` or `matrix` as said there.
     ``adata.layers[key_added + "_sd"]``
         With `posterior_sd`, on the same scale, on log scales to first order (also for `"expected_log1p"`); zero for
         genes that were not modelled. It tells how uncertain the estimate is; a new count would scatter beyond it.
@@ -122,7 +138,8 @@ def autoimpute(
     ``adata.obs["autoimpute_size_factor"]``
         Total of the cell over the median total.
     ``adata.uns[key_added]``
-        Objective, scale, genes modelled, settings, version, pre-processing, and how many zeros were filled; `held_out`,
+        Objective, scale, genes modelled, settings, version, pre-processing, and how many zeros of these genes (of
+        those in the output) were filled; `held_out`,
         `history`, `weights` and `converged` of the training, which with `trained_before` was on other data. Of counts
         also `objective_reason`, `batches`, `own_count_share` and `weights_in_words`: how much of the estimate is
         structure, and how much the cell's own count.
@@ -135,7 +152,7 @@ def autoimpute(
     ------
     ValueError
         If the matrix is not one of counts (logged, negative, NaN, transposed), or of molecules where these are needed;
-        or if an option is unknown, or has no effect with the objective.
+        or if an option is unknown, or has no effect with the objective, or `output_genes` are not in the data.
     MemoryError
         If the estimates would not fit in memory, with their size.
 
@@ -160,6 +177,14 @@ def autoimpute(
     """
     check_scale(scale)
     check_key(key_added, layer)
+    form = OutputForm.of(output_genes, sparse_below=sparse_below, dtype=dtype, matrix=matrix, posterior_sd=posterior_sd)
+    form.refuse_absent(adata.var_names)
+    if output_genes is not None and adata.isbacked and not copy:
+        msg = (
+            "output_genes= leaves these genes alone in adata, which is backed by a file and so cannot be changed: take "
+            "adata.to_memory(), copy=True, or impute_file"
+        )
+        raise ValueError(msg)
     _check_model(model, objective, preset, estimand)
     if copy:
         adata = adata.to_memory(copy=True) if adata.isbacked else adata.copy()
@@ -171,8 +196,8 @@ def autoimpute(
     if estimator.is_fitted and checkpoint is not None:
         msg = f"checkpoint={str(checkpoint)!r} has no effect with a trained model: leave it out"
         raise ValueError(msg)
-    selection = {"layer": layer, "flavor": flavor, "scale": scale, "key_added": key_added, "checkpoint": checkpoint}
-    selection["reason"] = chosen.reason
+    selection: dict[str, Any] = {"layer": layer, "flavor": flavor, "scale": scale, "key_added": key_added}
+    selection |= {"checkpoint": checkpoint, "reason": chosen.reason, "form": form}
     had_before = key_added in adata.uns
     of_counts = {"genes": genes, "batch_key": batch_key, "as_batch": as_batch, "posterior_sd": posterior_sd}
     if chosen.objective == "counts":

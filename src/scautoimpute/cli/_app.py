@@ -114,16 +114,18 @@ _OPTION_OF = {
     "min_resources": "--min-epochs",
     "options": "--option",
     "posterior_sd": "--sd",
+    "sparse_below": "--sparse",
 } | {
     name: f"--{name.replace('_', '-')}"
     for name in (
         "layer", "objective", "preset", "n_top_genes", "flavor", "scale", "key_added", "hidden", "max_epochs", "device",
         "held_out_share", "l2", "learning_rate", "threshold", "factor", "share", "method", "genes", "batch_key",
-        "as_batch", "depth", "estimand", "labels", "n_networks", "max_memory",
+        "as_batch", "depth", "estimand", "labels", "n_networks", "max_memory", "output_genes", "dtype", "compression",
     )
 }  # fmt: skip
 _SPELLINGS = (
     (re.compile(r"overwrite=True \((--overwrite) on the command line\)"), r"\1"),
+    (re.compile(r"matrix=False"), "--no-matrix"),
     (re.compile(r"keep_observed=False"), "--smooth"),
     (re.compile(r"keep_observed=True"), "--keep-observed"),
     (re.compile(r"transpose=True \((--transpose) on the command line\)"), r"\1"),

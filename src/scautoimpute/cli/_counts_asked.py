@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 __all__ = ["as_parameters", "gene_names", "untrained"]
 
 
-def gene_names(path: Path | None) -> list[str] | None:
+def gene_names(path: Path | None, option: str = "--genes") -> list[str] | None:
     """Read names of genes, one a line; whatever follows a tab or a comma, and empty lines, are left out."""
     from ..io.checks import one_line
 
@@ -19,12 +19,12 @@ def gene_names(path: Path | None) -> list[str] | None:
     try:
         text = path.expanduser().read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        msg = f"--genes {path} cannot be read as text ({one_line(error)}): give a file with a name on each line"
+        msg = f"{option} {path} cannot be read as text ({one_line(error)}): give a file with a name on each line"
         raise ValueError(msg) from error
     names = [line.replace(",", "\t").split("\t")[0].strip() for line in text.splitlines()]
     found = list(dict.fromkeys(name for name in names if name))
     if not found:
-        msg = f"--genes {path} names no gene: give a file with a name on each line"
+        msg = f"{option} {path} names no gene: give a file with a name on each line"
         raise ValueError(msg)
     return found
 

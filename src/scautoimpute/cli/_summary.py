@@ -30,13 +30,13 @@ def summarise(
         "input": str(source),
         "counts": assumed,
         "output": str(output),
-        "layer": key,
+        "layer": key if "n_zeros" in record else None,
         "scale": record["scale_in_words"],
         "cells": record["recipe"]["n_cells"],
         "genes": record["recipe"]["n_genes_in"],
         "genes_modelled": len(record["genes"]),
-        "zeros": record["n_zeros"],
-        "zeros_filled": record["n_zeros_filled"],
+        "zeros": record.get("n_zeros"),
+        "zeros_filled": record.get("n_zeros_filled"),
         **(_of_training(record) if "settings" in record else _of_method(record)),
         "seconds": round(time.perf_counter() - started, 2),
         "peak_memory_gb": _peak_memory_gb(),
@@ -83,7 +83,7 @@ def report(summary: dict[str, Any], *, as_json: bool) -> None:
     lines = {
         "counts": summary["counts"],
         "cells × genes": f"{summary['cells']} × {summary['genes']} ({summary['genes_modelled']} modelled)",
-        "zeros filled": f"{summary['zeros_filled']:,} of {summary['zeros']:,} in the modelled genes",
+        "zeros filled": _filled_in_words(summary),
         "objective": _objective_in_words(summary),
         "held-out RMSE": _scores_in_words(summary),
         "held-out deviance": _deviance_in_words(summary),
@@ -91,7 +91,7 @@ def report(summary: dict[str, Any], *, as_json: bool) -> None:
         "batches": ", ".join(summary.get("batches", [])) or None,
         "trained on": summary.get("staged"),
         "time, peak memory": f"{summary['seconds']:.1f} s, {memory_in_words(summary)}",
-        "result": f"{summary['output']}, layer {summary['layer']!r}: {summary['scale']}",
+        "result": f"{summary['output']}, {_result_in_words(summary)}",
         "what it estimates": summary.get("estimate"),
         "method": summary.get("reference"),
         "its limits": summary.get("limits"),
@@ -99,6 +99,18 @@ def report(summary: dict[str, Any], *, as_json: bool) -> None:
     for name, text in lines.items():
         if text is not None:
             typer.echo(line(name, text))
+
+
+def _filled_in_words(summary: dict[str, Any]) -> str | None:
+    if summary["zeros"] is None:
+        return None
+    return f"{summary['zeros_filled']:,} of {summary['zeros']:,} in the modelled genes"
+
+
+def _result_in_words(summary: dict[str, Any]) -> str:
+    if summary["layer"] is None:
+        return "obsm 'X_autoimpute': the embedding alone, no layer"
+    return f"layer {summary['layer']!r}: {summary['scale']}"
 
 
 def memory_in_words(summary: dict[str, Any]) -> str:

@@ -9,6 +9,7 @@ import typer
 from ._app import Debug, app, one_line_errors
 from ._asked import check_layers, check_method, check_model_options, check_options, method_options, where_counts_are
 from ._counts_asked import as_parameters, gene_names, untrained
+from ._output_asked import as_options, given_of, output_asked, refuse_report_of
 from ._progress import Progress
 from ._report import Reporting
 from ._summary import report, summarise
@@ -70,6 +71,17 @@ def impute(
             help="Fill only zeros (default of --estimand detected), or replace observed values too (counts: always).",
         ),
     ] = None,
+    output_genes: Annotated[
+        Path | None, typer.Option(help="A file with the names of the genes that the output has (default: all).")
+    ] = None,
+    sparse: Annotated[
+        float | None, typer.Option(metavar="BELOW", help="Do not store values below this, on the scale of the result.")
+    ] = None,
+    dtype: Annotated[str, typer.Option(help="Of the new layer: float32, or float16 (half the size).")] = "float32",
+    compression: Annotated[str, typer.Option(help="Of what is new in an h5ad: none or gzip.")] = "none",
+    matrix: Annotated[
+        bool, typer.Option("--matrix/--no-matrix", help="Write the layer, or only the embedding and --model.")
+    ] = True,
     sd: Annotated[bool, typer.Option("--sd", help="Also a layer of standard deviations; of counts.")] = False,
     key_added: Annotated[str, typer.Option(help="Name of the new layer.")] = "imputed",
     hidden: Annotated[
@@ -137,6 +149,8 @@ def impute(
             "n_networks": n_networks,
         }
         selected = {"n_top_genes": n_top_genes, "flavor": flavor}
+        asked_of = {"output_genes": output_genes, "sparse": sparse, "dtype": dtype, "compression": compression}
+        form, packed = output_asked(output, **asked_of, matrix=matrix, sd=sd)  # type: ignore[arg-type]
         of_counts = {"batch_key": batch_key, "as_batch": as_batch, "depth": depth, "sd": sd}
         check_options(n_top_genes, flavor, scale, seed or 0)
         check_layers(layer, key_added)
@@ -153,6 +167,7 @@ def impute(
             max_memory=max_memory,
             **training,
             **of_counts,
+            **given_of(asked_of, matrix=matrix),
         )
         named = gene_names(genes)
         check_writable(output, overwrite=overwrite)
@@ -160,6 +175,7 @@ def impute(
         reporting = Reporting(report_path, labels, compare or [], seed or 0)
         reporting.check(source, output, model, from_model, overwrite=overwrite)
         files: dict[str, Any] = {"output": output, "overwrite": overwrite, "transpose": transpose}
+        kept: dict[str, Any] = {"form": form, "compression": packed}
         wanted: dict[str, Any] = {
             "layer": layer,
             "scale": scale,
@@ -169,7 +185,7 @@ def impute(
         }
         if from_model is not None:
             record, assumed = _apply(
-                source, from_model, device=device or "auto", of_counts=of_counts, **files, **wanted
+                source, from_model, device=device or "auto", of_counts=of_counts, **kept, **files, **wanted
             )
         elif method is not None:
             asked: dict[str, Any] = {"method": method, "options": method_options(option), "random_state": seed or 0}
@@ -181,11 +197,13 @@ def impute(
                 "smooth": keep_observed is False,
                 **training,
             }
+            refuse_report_of(form, report_path)
             options |= {"layer": layer, "scale": scale, "key_added": key_added, "genes": named, **selected, **of_counts}
+            options |= as_options(form, packed)
             progress = Progress.find(output, options, model=model, resume=resume)
             how: dict[str, Any] = {"training": training, "device": device or "auto", "seed": seed or 0}
             untrained(None, **how)  # refuses settings before anything is read
-            asked = {"model": model, "progress": progress, "genes": named, "of_counts": of_counts}
+            asked = {"model": model, "progress": progress, "genes": named, "of_counts": of_counts, **kept}
             asked["max_memory"] = max_memory
             record, assumed = _train(source, how, **asked, **_selected(selected, None), **files, **wanted)
         summary = summarise(record, key_added, source, output, started, assumed=assumed)
@@ -220,11 +238,13 @@ def _apply(
     layer: str | None,
     reporting: Reporting,
     of_counts: dict[str, Any],
+    form: dict[str, Any],
     output: Path,
     transpose: bool,
     **options: Any,
 ) -> tuple[dict[str, Any], str]:
     """Apply a trained model, to blocks of cells where the files allow it."""
+    from .._output_form import OutputForm
     from ..apply import cells_of, impute_cells
     from ..autoimpute import AutoImpute
 
@@ -234,7 +254,7 @@ def _apply(
         layer, assumed = where_counts_are(cast("AnnData", cells), layer)
         check_layers(layer, options["key_added"])
         reporting.look_at(cells)
-        record = impute_cells(cells, layer=layer, **options)
+        record = impute_cells(cells, layer=layer, form=OutputForm(**form), **options)
         told = {name: options[name] for name in ("key_added", "model", "scale", "keep_observed")}
         told |= {name: of_counts[name] for name in ("batch_key", "as_batch", "depth")}
         reporting.keep_applied(cells, layer=layer, record=record, **told)
@@ -274,12 +294,14 @@ def _train(
     reporting: Reporting,
     of_counts: dict[str, Any],
     max_memory: str | None,
+    form: dict[str, Any],
     output: Path,
     transpose: bool,
     **options: Any,
 ) -> tuple[dict[str, Any], str]:
     """Train on the file and impute it; what an accident interrupts can be gone on with."""
     from .._file_training import cells_to_train_on, refuse_budget
+    from .._output_form import OutputForm
     from .._staging import Staging, bytes_of
     from ..apply import train_and_impute
     from ..io import check_writable
@@ -300,7 +322,8 @@ def _train(
                 progress.begin_model()
                 estimator.save(model)
 
-        options |= {"output": output, "staging": staging, "when_trained": save, **as_parameters(of_counts)}
+        options |= {"output": output, "staging": staging, "when_trained": save, "form": OutputForm(**form)}
+        options |= as_parameters(of_counts)
         with progress.kept() as checkpoint:
             record = train_and_impute(ready, estimator, checkpoint=checkpoint, **options)
         told = {name: options[name] for name in ("key_added", "scale", "keep_observed")}

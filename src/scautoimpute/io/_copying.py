@@ -14,14 +14,16 @@ import numpy as np
 from .matrix import row_blocks
 from .read import parsing
 
+# Higher levels take longer and save nothing of estimates, whose low bits are as good as random
+GZIP: dict[str, Any] = {"compression": "gzip", "compression_opts": 1, "shuffle": True}
 _VALUES_PER_PIECE = 4_000_000
 _TEXTS_PER_PIECE = 100_000
 # Groups of which each member is an element of its own; others, such as categories, anndata reads and writes as one.
 _OPENED = {"anndata", "csc_matrix", "csr_matrix", "dataframe", "dict", "raw"}
 
 
-def copy_members(source: Any, target: Any, *, paths: tuple[Path, Path], but: dict[str, set[str]]) -> None:
-    """Copy everything in a file to an empty one, but what `but` names, as ``{"layers": {"imputed"}}``.
+def copy_members(source: Any, target: Any, *, paths: tuple[Path, Path], but: dict[str, set[str] | None]) -> None:
+    """Copy everything in a file to an empty one, but what `but` names, as ``{"layers": {"imputed"}}``; None is all.
 
     `source` and `target` are the roots of the files, `paths` says where these are.
 
@@ -37,10 +39,13 @@ def copy_members(source: Any, target: Any, *, paths: tuple[Path, Path], but: dic
         if name not in but:
             _copy(source, target, name, paths)
             continue
+        left_out = but[name]
+        if left_out is None:
+            continue
         inner = target.create_group(name)
         copy_attributes(source[name], inner)
         for member in list(source[name]):
-            if member not in but[name]:
+            if member not in left_out:
                 _copy(source[name], inner, member, paths)
 
 
@@ -117,14 +122,26 @@ def _copy_array(source: Any, target: Any, name: str, path: Path) -> None:
         array[rows] = values
 
 
-def new_array(group: Any, name: str, *, shape: tuple[int, ...], dtype: Any, rows: int | None = None) -> Any:
-    """Make an array that can grow, in chunks of `rows` rows (by default of about a million values)."""
+def new_array(
+    group: Any,
+    name: str,
+    *,
+    shape: tuple[int, ...],
+    dtype: Any,
+    rows: int | None = None,
+    compression: str | None = None,
+) -> Any:
+    """Make an array that can grow, in chunks of `rows` rows (by default of about a million values).
+
+    `compression` is of HDF5; zarr compresses as it does by default.
+    """
     row = max(1, int(np.prod(shape[1:], dtype=np.int64)))
     rows = rows or max(1, min(_VALUES_PER_PIECE // 4 // row, max(shape[0], 1)))
     chunks = (rows, *(max(1, size) for size in shape[1:]))
     if not is_hdf5(group):
         return group.create_array(name, shape=shape, dtype=dtype, chunks=chunks)
-    return group.create_dataset(name, shape=shape, dtype=dtype, chunks=chunks, maxshape=(None, *shape[1:]))
+    packed = {} if compression is None else GZIP
+    return group.create_dataset(name, shape=shape, dtype=dtype, chunks=chunks, maxshape=(None, *shape[1:]), **packed)
 
 
 def _attribute(value: Any, *, json: bool) -> Any:

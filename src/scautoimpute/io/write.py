@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal, get_args
 
 from .checks import one_line, recognised_suffix
 from .complete import complete_or_absent
@@ -17,8 +17,9 @@ from .write_text import row_wise, write_mtx_folder, write_table
 if TYPE_CHECKING:
     from anndata import AnnData
 
-__all__ = ["check_writable", "write"]
+__all__ = ["Compression", "check_compression", "check_writable", "suffix_of", "write"]
 
+Compression = Literal["gzip"]
 _OBJECTS: "dict[str, Callable[[AnnData, Path], None]]" = {
     ".h5ad": write_h5ad,
     ".zarr": write_zarr,
@@ -36,7 +37,14 @@ _SUFFIXES = (*_OBJECTS, *_MATRICES)
 _MTX_FILES = {f"{name}{gz}" for name in ("matrix.mtx", "features.tsv", "barcodes.tsv") for gz in ("", ".gz")}
 
 
-def write(adata: "AnnData", path: str | Path, *, layer: str | None = None, overwrite: bool = False) -> None:
+def write(
+    adata: "AnnData",
+    path: str | Path,
+    *,
+    layer: str | None = None,
+    overwrite: bool = False,
+    compression: "Compression | None" = None,
+) -> None:
     """Write an object, or one of its matrices, in the format that the suffix of `path` tells.
 
     - ``.h5ad`` and ``.zarr`` (a folder, in the zarr format that is anndata's default) hold the whole object.
@@ -61,6 +69,8 @@ def write(adata: "AnnData", path: str | Path, *, layer: str | None = None, overw
         formats hold every layer, so there it must only exist.
     overwrite
         Replace an output that exists. A folder is replaced only if it holds nothing but what is written here.
+    compression
+        `"gzip"` (level 1, bytes shuffled) for the matrices of an ``.h5ad``; the other formats know their own.
 
     Raises
     ------
@@ -76,10 +86,13 @@ def write(adata: "AnnData", path: str | Path, *, layer: str | None = None, overw
     Text, Matrix Market and loom are written a block of rows at a time; the dense matrix is never held.
     """
     check_writable(path, overwrite=overwrite)
-    suffix = _suffix(path)
+    suffix = suffix_of(path)
+    check_compression(compression, suffix)
     matrix = None if layer is None and suffix in _OBJECTS else counts_matrix(adata, layer)
     with complete_or_absent(Path(path).expanduser().resolve()) as beside, _disk_errors(path):
-        if suffix in _OBJECTS:
+        if suffix == ".h5ad":
+            write_h5ad(adata, beside, compression=compression)
+        elif suffix in _OBJECTS:
             _OBJECTS[suffix](adata, beside)
         else:
             _MATRICES[suffix](adata, row_wise(matrix), beside)
@@ -105,7 +118,7 @@ def check_writable(path: str | Path, *, overwrite: bool = False, any_suffix: boo
         As the name says.
     """
     path = Path(path).expanduser()
-    suffix = "" if any_suffix else _suffix(path)
+    suffix = "" if any_suffix else suffix_of(path)
     if path.exists() and not path.is_file():
         _check_replaceable(path, suffix)
     if path.exists() and not overwrite:
@@ -114,7 +127,22 @@ def check_writable(path: str | Path, *, overwrite: bool = False, any_suffix: boo
     _check_folder(path.resolve().parent)
 
 
-def _suffix(path: str | Path) -> str:
+def check_compression(compression: str | None, suffix: str) -> None:
+    """Refuse an unknown compression, and one that the format does not leave to choose."""
+    if compression is None:
+        return
+    if compression not in get_args(Compression):
+        msg = f"compression={compression!r} is not known: choose 'gzip', or leave it out"
+        raise ValueError(msg)
+    if suffix != ".h5ad":
+        msg = f"compression= is of .h5ad; {suffix} has its own: leave it out" + (
+            f", or write {suffix}.gz" if suffix in {".csv", ".tsv", ".mtx"} else ""
+        )
+        raise ValueError(msg)
+
+
+def suffix_of(path: str | Path) -> str:
+    """Return which of the suffixes that `write` knows a path has, or refuse it."""
     return recognised_suffix(Path(path), _SUFFIXES)
 
 

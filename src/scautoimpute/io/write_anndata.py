@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ._copying import GZIP
 from .checks import one_line
 from .counted import counted_bytes, counted_store, hdf5_file
 from .matrix import row_blocks, rows_per_block
@@ -23,16 +24,18 @@ __all__ = ["write_h5ad", "write_loom", "write_zarr"]
 
 _MAPPINGS = ("obsm", "varm", "obsp", "varp", "layers", "uns")
 _SLOTS = ("X", "raw", "obs", "var", *_MAPPINGS)
+_MATRICES = {"X", "layers", "obsm", "varm", "obsp", "varp"}  # of which the others are small, or hold scalars
 _LOOM_CHUNK = 64  # as loompy's, which parts a matrix in squares
 _LOOM_SHRINKS = 10  # about how much compression saves of a matrix that is mostly zeros
 _LOOM_NAMES = {"col_attrs": "CellID", "row_attrs": "Gene"}
 
 
-def write_h5ad(adata: "AnnData", path: Path) -> None:
+def write_h5ad(adata: "AnnData", path: Path, *, compression: str | None = None) -> None:
     """Write a whole object, element by element as anndata's own function does."""
     from anndata.io import write_elem
 
     whole = _writable(adata)
+    packed: dict[str, Any] = {} if compression is None else GZIP
 
     def store() -> None:
         with (
@@ -43,7 +46,8 @@ def write_h5ad(adata: "AnnData", path: Path) -> None:
             for slot in _SLOTS:
                 value = getattr(whole, slot)
                 if value is not None:
-                    write_elem(file, slot, dict(value) if slot in _MAPPINGS else value)
+                    kept = packed if slot in _MATRICES else {}
+                    write_elem(file, slot, dict(value) if slot in _MAPPINGS else value, dataset_kwargs=kept)
                 check()
 
     _stored(store, ".h5ad")

@@ -53,7 +53,12 @@ class CountsModel:
     batches: tuple[str, ...] = ()
 
     def posterior(
-        self, x: sparse.csr_array, batch_N: NDArray[np.intp], into_N: NDArray[np.intp] | None = None
+        self,
+        x: sparse.csr_array,
+        batch_N: NDArray[np.intp],
+        into_N: NDArray[np.intp] | None = None,
+        *,
+        columns: NDArray[np.int64] | None = None,
     ) -> Iterator[tuple[slice, NDArray[np.float32], NDArray[np.float32]]]:
         """Posterior mean and standard deviation of each cell's expected counts, block by block.
 
@@ -65,20 +70,25 @@ class CountsModel:
             Batch of each cell.
         into_N
             Batch that the expectation is for; by default the cell's own.
+        columns
+            Genes that are wanted, in this order; all by default.
         """
+        wanted = None if columns is None else torch.as_tensor(columns, device=self.device)
         for rows in self.blocks(x):
             own_B = batch_N[rows]
-            mean_BG, variance_BG = self._mixed(x[rows], own_B, own_B if into_N is None else into_N[rows])
+            mean_BG, variance_BG = self._mixed(x[rows], own_B, own_B if into_N is None else into_N[rows], wanted)
             yield rows, as_array(mean_BG), as_array(variance_BG.clamp_(min=0).sqrt_())
 
     @torch.no_grad()
-    def _mixed(self, x: sparse.csr_array, batch_B: Any, into_B: Any) -> tuple[Tensor, Tensor]:
+    def _mixed(self, x: sparse.csr_array, batch_B: Any, into_B: Any, wanted: Tensor | None) -> tuple[Tensor, Tensor]:
         """Mean and variance of a mixture: the variance within the experts, and that between their means."""
         mean_BG, square_BG = torch.zeros(()), torch.zeros(())
         for weight, (expert_BG, variance_BG) in zip(self.weights_K, self.experts(x, batch_B, into_B), strict=True):
             if weight > 0:
-                mean_BG = mean_BG + float(weight) * expert_BG
-                square_BG = square_BG + float(weight) * (variance_BG + expert_BG.square())
+                # Only now, since the rates of a cell are brought to a sum over all genes
+                some_BG, spread_BG = _columns(expert_BG, wanted), _columns(variance_BG, wanted)
+                mean_BG = mean_BG + float(weight) * some_BG
+                square_BG = square_BG + float(weight) * (spread_BG + some_BG.square())
         return mean_BG, square_BG - mean_BG.square()
 
     @torch.no_grad()
@@ -137,6 +147,10 @@ class CountsModel:
         networks = tuple(network.to(device) for network in self.networks)
         moved = networks, self.encoding.to(device), self.dispersion_2G.to(device)
         return CountsModel(*moved, self.weights_K, self.batches)
+
+
+def _columns(values: Tensor, wanted: Tensor | None) -> Tensor:
+    return values if wanted is None or values.ndim == 0 else values.index_select(1, wanted)
 
 
 def _moved(mean_BG: Tensor, variance_BG: Tensor, ratio_BG: Tensor) -> tuple[Tensor, Tensor]:

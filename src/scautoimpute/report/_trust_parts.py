@@ -76,7 +76,9 @@ def done(evidence: Evidence) -> list[Block]:
         "estimates": _ESTIMATES[evidence.way.estimates],
         "observed values": "kept" if evidence.way.keep_observed else "replaced by estimates",
         "result": str(record["scale_in_words"]),
-        "zeros filled": f"{int(record['n_zeros_filled']):,} of {int(record['n_zeros']):,} in the modelled genes",
+        "zeros filled": f"{int(record['n_zeros_filled']):,} of {int(record['n_zeros']):,} in the modelled genes"
+        if "n_zeros" in record
+        else "not counted: no layer was written",
         "parameters": ", ".join(f"{name} {_plain(value)}" for name, value in settings.items()),
         "pre-processing": ", ".join(f"{name} {_plain(value)}" for name, value in recipe.items()),
         "seed": str(record.get("random_state", "a generator")),

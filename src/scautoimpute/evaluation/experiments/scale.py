@@ -34,11 +34,10 @@ def _resampled(adata: "AnnData", layer: str | None, n_cells: int, rng: np.random
     from scipy import sparse
 
     from ..._recipe import processed_matrix
+    from ..._simulation import redrawn
     from ...io import counts_matrix
 
     genes = processed_matrix(adata, layer=layer, n_top_genes=N_TOP_GENES, flavor=FLAVOR).genes
     rows = np.sort(rng.integers(adata.n_obs, size=n_cells))
-    counts = sparse.csr_matrix(counts_matrix(adata, layer))[:, genes][rows]
-    counts.data = rng.poisson(counts.data).astype(np.float32)
-    counts.eliminate_zeros()
+    counts = redrawn(sparse.csr_matrix(counts_matrix(adata, layer))[:, genes], rows, rng)
     return AnnData(counts, var=adata.var[[]].iloc[genes].copy())

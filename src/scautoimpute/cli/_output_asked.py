@@ -1,0 +1,60 @@
+"""What was asked of the output of a run, beyond its name: which genes, how they are stored, or no matrix."""
+
+from pathlib import Path
+from typing import Any
+
+__all__ = ["as_options", "given_of", "output_asked", "refuse_report_of"]
+
+_INSTEAD = {"output_genes": "--output-genes", "dtype": "--dtype float16", "matrix": "--no-matrix"}
+
+
+def output_asked(
+    output: Path,
+    *,
+    output_genes: Path | None,
+    sparse: float | None,
+    dtype: str,
+    compression: str,
+    matrix: bool,
+    sd: bool,
+) -> tuple[dict[str, Any], str | None]:
+    """Return the options as `scautoimpute.tl.autoimpute` takes them, and the compression, if they go together."""
+    from .._output_form import OutputForm
+    from .._refusals import refuse_form_in
+    from ._counts_asked import gene_names
+
+    packed = None if compression == "none" else compression
+    names = gene_names(output_genes, "--output-genes")
+    form = OutputForm.of(names, sparse_below=sparse, dtype=dtype, matrix=matrix, posterior_sd=sd)
+    refuse_form_in(output, form, packed)
+    return vars(form), packed
+
+
+def given_of(asked: dict[str, Any], *, matrix: bool) -> dict[str, Any]:
+    """Return by their names on the command line the options that were given, for other methods to refuse."""
+    usual = {"dtype": "float32", "compression": "none"}
+    given = {name: value for name, value in asked.items() if value is not None and value != usual.get(name)}
+    return given | ({} if matrix else {"no_matrix": True})
+
+
+def as_options(form: dict[str, Any], compression: str | None) -> dict[str, Any]:
+    """Return as plain values what a run must have in common with the one that it goes on with."""
+    genes = form["output_genes"]
+    names = {
+        "sparse": form["sparse_below"],
+        "dtype": form["dtype"],
+        "compression": compression,
+        "matrix": form["matrix"],
+    }
+    return {"output_genes": None if genes is None else list(genes), **names}
+
+
+def refuse_report_of(form: dict[str, Any], report: Path | None) -> None:
+    """Refuse a report of a run that leaves out what the report looks at."""
+    given = [option for name, option in _INSTEAD.items() if form[name] not in {None, "float32", True}]
+    if report is not None and given:
+        msg = (
+            f"--report looks at the estimates of all genes in full, which {given[0]} leaves out: give one of them, or "
+            "save the model (--model) and report on its application (--from-model)"
+        )
+        raise ValueError(msg)
