@@ -131,7 +131,7 @@ def impute_file(
     --------
     >>> import scautoimpute as sai, tempfile
     >>> adata = sai.datasets.simulate(n_cells=60, n_genes=80, random_state=0)
-    >>> model = sai.AutoImpute("counts", hidden=8, random_state=0)
+    >>> model = sai.AutoImpute("masked", n_folds=1, random_state=0)
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     adata.write_h5ad(f"{folder}/cells.h5ad")
     ...     files = {"source": f"{folder}/cells.h5ad", "output": f"{folder}/imputed.h5ad"}
@@ -188,7 +188,12 @@ def train_and_impute(
     output: Path,
     overwrite: bool,
     key_added: str,
-    **options: Any,
+    batch_key: str | None,
+    as_batch: str | None,
+    scale: "Scale",
+    depth: float | None,
+    keep_observed: bool | None,
+    posterior_sd: bool,
 ) -> dict[str, Any]:
     """Train on what `cells_to_train_on` yields and impute it; as `impute_file`, of which this is the second half.
 
@@ -202,7 +207,9 @@ def train_and_impute(
         Where counts are kept meanwhile.
     when_trained
         Called before anything is written.
-    n_top_genes, flavor, genes, checkpoint, output, overwrite, key_added, options
+    n_top_genes, flavor, genes, checkpoint, output, overwrite, key_added, batch_key, as_batch, scale, depth
+        As in `impute_file`.
+    keep_observed, posterior_sd
         As in `impute_file`.
 
     Returns
@@ -210,10 +217,12 @@ def train_and_impute(
     The record.
     """
     training: dict[str, Any] = {"n_top_genes": n_top_genes, "flavor": flavor, "genes": genes, "checkpoint": checkpoint}
+    batches: dict[str, Any] = {"batch_key": batch_key, "as_batch": as_batch}
+    options: dict[str, Any] = {"scale": scale, "depth": depth, "keep_observed": keep_observed, **batches}
+    options["posterior_sd"] = posterior_sd
     if isinstance(ready.cells, StoredCells):
-        refuse_for_counts(options["scale"], options["depth"], options["keep_observed"], None)
-        of_batches = {name: options[name] for name in ("batch_key", "as_batch")}
-        train_cells(ready, estimator, staging=staging, **training, **of_batches)
+        refuse_for_counts(scale, depth, keep_observed, None)
+        train_cells(ready, estimator, staging=staging, **training, **batches)
         when_trained()
         written: dict[str, Any] = {"output": output, "overwrite": overwrite, "key_added": key_added, **options}
         record = impute_cells(
