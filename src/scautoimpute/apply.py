@@ -172,13 +172,13 @@ def impute_file(
             estimator = AutoImpute(chosen.objective, estimand=chosen.estimand, random_state=random_state)
         else:
             chosen = tl.of_model(estimator)
-        return train_and_impute(ready._replace(chosen=chosen), estimator, staging=staging, **wanted)
+        return train_and_impute(ready._replace(chosen=chosen), model=estimator, staging=staging, **wanted)
 
 
 def train_and_impute(
     ready: ToTrainOn,
-    estimator: AutoImpute,
     *,
+    model: AutoImpute,
     n_top_genes: "TopGenes | None",
     flavor: "Flavor",
     genes: Iterable[str] | None,
@@ -201,7 +201,7 @@ def train_and_impute(
     ----------
     ready
         What to train on and impute.
-    estimator
+    model
         What to train.
     staging
         Where counts are kept meanwhile.
@@ -222,15 +222,13 @@ def train_and_impute(
     options["posterior_sd"] = posterior_sd
     if isinstance(ready.cells, StoredCells):
         refuse_for_counts(scale, depth, keep_observed, None)
-        train_cells(ready, estimator, staging=staging, **training, **batches)
+        train_cells(ready, model, staging=staging, **training, **batches)
         when_trained()
         written: dict[str, Any] = {"output": output, "overwrite": overwrite, "key_added": key_added, **options}
-        record = impute_cells(
-            ready.cells, model=estimator, layer=ready.layer, trained_here=ready.chosen.reason, **written
-        )
+        record = impute_cells(ready.cells, model=model, layer=ready.layer, trained_here=ready.chosen.reason, **written)
         return record | {"staged": staging.in_words}
     adata = ready.cells
-    tl.autoimpute(adata, layer=ready.layer, model=estimator, key_added=key_added, **training, **options)
+    tl.autoimpute(adata, layer=ready.layer, model=model, key_added=key_added, **training, **options)
     adata.uns[key_added]["objective_reason"] = ready.chosen.reason
     when_trained()
     write(adata, output, layer=key_added, overwrite=overwrite)
