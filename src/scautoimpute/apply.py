@@ -151,7 +151,7 @@ def impute_file(
     --------
     >>> import scautoimpute as sai, tempfile
     >>> adata = sai.datasets.simulate(n_cells=60, n_genes=80, random_state=0)
-    >>> model = sai.AutoImpute("counts", hidden=8, random_state=0)
+    >>> model = sai.AutoImpute("masked", n_folds=1, random_state=0)
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     adata.write_h5ad(f"{folder}/cells.h5ad")
     ...     files = {"source": f"{folder}/cells.h5ad", "output": f"{folder}/imputed.h5ad"}
@@ -196,13 +196,13 @@ def impute_file(
             estimator = AutoImpute(chosen.objective, estimand=chosen.estimand, random_state=random_state)
         else:
             chosen = tl.of_model(estimator)
-        return train_and_impute(ready._replace(chosen=chosen), estimator, staging=staging, **wanted)
+        return train_and_impute(ready._replace(chosen=chosen), model=estimator, staging=staging, **wanted)
 
 
 def train_and_impute(
     ready: ToTrainOn,
-    estimator: AutoImpute,
     *,
+    model: AutoImpute,
     n_top_genes: "TopGenes | None",
     flavor: "Flavor",
     genes: Iterable[str] | None,
@@ -214,7 +214,12 @@ def train_and_impute(
     output: Path,
     overwrite: bool,
     key_added: str,
-    **options: Any,
+    batch_key: str | None,
+    as_batch: str | None,
+    scale: "Scale",
+    depth: float | None,
+    keep_observed: bool | None,
+    posterior_sd: bool,
 ) -> dict[str, Any]:
     """Train on what `cells_to_train_on` yields and impute it; as `impute_file`, of which this is the second half.
 
@@ -222,7 +227,7 @@ def train_and_impute(
     ----------
     ready
         What to train on and impute.
-    estimator
+    model
         What to train.
     staging
         Where counts are kept meanwhile.
@@ -230,7 +235,9 @@ def train_and_impute(
         Called before anything is written.
     form
         What was asked of the output.
-    n_top_genes, flavor, genes, checkpoint, compression, output, overwrite, key_added, options
+    n_top_genes, flavor, genes, checkpoint, compression, output, overwrite, key_added, batch_key, as_batch, scale
+        As in `impute_file`.
+    depth, keep_observed, posterior_sd
         As in `impute_file`.
 
     Returns
@@ -239,20 +246,20 @@ def train_and_impute(
     """
     training: dict[str, Any] = {"n_top_genes": n_top_genes, "flavor": flavor, "genes": genes, "checkpoint": checkpoint}
     form.refuse_absent(ready.cells.var_names)
+    batches: dict[str, Any] = {"batch_key": batch_key, "as_batch": as_batch}
+    options: dict[str, Any] = {"scale": scale, "depth": depth, "keep_observed": keep_observed, **batches}
+    options["posterior_sd"] = posterior_sd
     if isinstance(ready.cells, StoredCells):
-        refuse_for_counts(options["scale"], options["depth"], options["keep_observed"], None)
-        of_batches = {name: options[name] for name in ("batch_key", "as_batch")}
-        train_cells(ready, estimator, staging=staging, **training, **of_batches)
+        refuse_for_counts(scale, depth, keep_observed, None)
+        train_cells(ready, model, staging=staging, **training, **batches)
         when_trained()
         written: dict[str, Any] = {"output": output, "overwrite": overwrite, "key_added": key_added, **options}
         written |= {"form": form, "compression": compression}
-        record = impute_cells(
-            ready.cells, model=estimator, layer=ready.layer, trained_here=ready.chosen.reason, **written
-        )
+        record = impute_cells(ready.cells, model=model, layer=ready.layer, trained_here=ready.chosen.reason, **written)
         return record | {"staged": staging.in_words}
     adata = ready.cells
     options |= {"key_added": key_added, **training, **vars(form)}
-    tl.autoimpute(adata, layer=ready.layer, model=estimator, **options)
+    tl.autoimpute(adata, layer=ready.layer, model=model, **options)
     adata.uns[key_added]["objective_reason"] = ready.chosen.reason
     when_trained()
     write(adata, output, layer=key_added if form.matrix else None, overwrite=overwrite, compression=compression)

@@ -59,8 +59,7 @@ class AutoImpute:
     hidden
         Width of the hidden layer, or a tuple of widths. Default 128; 2000 with `preset="paper"`.
     optimizer
-        `"adamw"` (default), `"rmsprop"` (torch's), or `"tf_rmsprop"` (the published program's; default with
-        `preset="paper"`).
+        `"adamw"`, `"rmsprop"` (torch's) or `"tf_rmsprop"` (the published program's, default with `preset="paper"`).
     learning_rate
         Default 3e-3 · (128 / width)^0.65; 1e-4 with `preset="paper"`.
     l2
@@ -69,18 +68,14 @@ class AutoImpute:
         What counts as progress: a relative fall of the held-out error by default (2e-4), a change of the loss per
         cell with `preset="paper"` (1e-4), of counts a fall of the held-out loss in nats per molecule (1e-4).
     max_epochs
-        At most so many passes over the cells: default 150, of counts 1000; 7000 full-batch steps with
-        `preset="paper"`.
+        Passes over the cells at most: default 150, of counts 1000; 7000 full-batch steps with `preset="paper"`.
     batch_size
-        Cells per step; default between 8 and 64 (counts: 16 and 128), a quarter of the cells. `preset="paper"`
-        always takes all.
+        Cells per step: by default a quarter, 8 to 64 (counts: 16 to 128); always all with `preset="paper"`.
     held_out_share, n_folds
         In each of `n_folds` folds (default 3) this share of the observed entries (default 0.1) is hidden, to stop
-        training, weigh the networks and score the result: of each cell's molecules 0.05, once.
-        `preset="paper"` hides nothing unless asked.
+        training, weigh the networks and score: of each cell's molecules 0.05, once; none with `preset="paper"`.
     n_networks
-        How many networks are averaged, of counts only: by default three for up to 2,000 cells, of which each network
-        learns something by chance; one for more.
+        How many networks are averaged, of counts only: by default three for up to 2,000 cells, one for more.
     device
         `"auto"` (a GPU if there is one), `"cpu"`, `"cuda"`, …
     random_state
@@ -92,12 +87,12 @@ class AutoImpute:
         DataFrame, one row per epoch and network: `network`, `fold`, `epoch`, `loss`, `held_out_rmse`; of counts
         `held_out_loss` (nats per molecule, NaN after epochs that were not evaluated).
     held_out_
-        Scores at held-out entries: `n`, and `rmse`, `mae`, `nmse` of `model` and of three floors: `gene_mean` (of
-        non-zeros), `gene_cell_bias` and `base` (its empirical-Bayes form, the recipe's own start). None if nothing
-        was held out. Cross-validated: a fold's entries are predicted by the networks of that fold, which never saw
-        them and were not stopped by them, with weights learned on other entries. Of counts: `n` molecules, and the
-        Poisson `deviance` per held-out molecule of `model`, `gene_mean` (times the library size), `no_imputation` (the
-        cell's own counts, a 2 % share of gene frequencies added), and of the experts.
+        Scores at held-out entries, None if there are none: `n`, and `rmse`, `mae`, `nmse` of `model` and of three
+        floors: `gene_mean` (of non-zeros), `gene_cell_bias` and `base` (its empirical-Bayes form, the recipe's start).
+        Cross-validated: a fold's entries are predicted by the networks of that fold, which neither saw them nor were
+        stopped by them, with weights learned on other entries. Of counts: `n` molecules, and the Poisson `deviance` per
+        held-out molecule of `model`, `gene_mean` (times the library size), the experts and `no_imputation` (the cell's
+        own counts, a 2 % share of gene frequencies added).
     weights_
         What each network is worth in the mixture; what is missing to one is the base's share. Of counts what each of
         four experts is worth: `gene_frequencies` and `network` (the mean of all), alone and with `own_counts`.

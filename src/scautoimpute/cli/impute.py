@@ -325,7 +325,7 @@ def _train(
         options |= {"output": output, "staging": staging, "when_trained": save, "form": OutputForm(**form)}
         options |= as_parameters(of_counts)
         with progress.kept() as checkpoint:
-            record = train_and_impute(ready, estimator, checkpoint=checkpoint, **options)
+            record = train_and_impute(ready, model=estimator, checkpoint=checkpoint, **options)
         told = {name: options[name] for name in ("key_added", "scale", "keep_observed")}
         told |= {name: of_counts[name] for name in ("batch_key", "as_batch", "depth")}
         reporting.keep_trained(ready.cells, layer=ready.layer, record=record, model=estimator, **told)
