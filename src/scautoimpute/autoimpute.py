@@ -73,7 +73,7 @@ class AutoImpute:
         Cells per step: by default a quarter, 8 to 64 (counts: 16 to 128); always all with `preset="paper"`.
     held_out_share, n_folds
         In each of `n_folds` folds (default 3) this share of the observed entries (default 0.1) is hidden, to stop
-        training, weigh the networks and score: of each cell's molecules 0.05, once; none with `preset="paper"`.
+        training, weigh the networks and score: of each cell's molecules 0.05, once; `"paper"`: none unless asked.
     n_networks
         How many networks are averaged, of counts only: by default three for up to 2,000 cells, one for more.
     device
