@@ -104,7 +104,7 @@ def imputed_lazy(
     >>> adata = sai.datasets.simulate(n_cells=60, n_genes=80, random_state=0)
     >>> model = sai.AutoImpute("masked", n_folds=1, random_state=0)
     >>> sai.tl.autoimpute(adata, model=model, matrix=False)
-    >>> imputed = sai.imputed_lazy(adata, model, output_genes=list(adata.var_names[:3]))
+    >>> imputed = sai.imputed_lazy(adata, model, output_genes=model.genes_[:3])
     >>> imputed[:5].compute().shape
     (5, 3)
     """
