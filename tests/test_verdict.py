@@ -113,6 +113,8 @@ def gain(mean, error=0.1, attainable=0.0):
         ({"gene_mean": gain(1), "none": gain(-1)}, {}, "harmful"),
         ({"gene_mean": gain(1), "none": gain(0)}, {}, "useless"),
         ({"gene_mean": gain(1), "own_counts": gain(-1)}, {}, "harmful"),
+        ({"gene_mean": gain(1), "none": gain(1), "own_counts": gain(-1)}, {}, "useless"),
+        ({"gene_mean": gain(1), "none": gain(1), "own_counts": gain(-1)}, {"permuted": True}, "harmful"),
         ({"gene_mean": gain(1), "own_counts": gain(-1), "added": gain(1)}, {}, "helps"),
         ({"gene_mean": gain(1), "own_counts": gain(0), "added": gain(0)}, {}, "useless"),
         ({"gene_mean": gain(1), "own_counts": gain(0), "added": gain(0)}, {"rare": True}, "useless"),

@@ -6,8 +6,9 @@ The rule, whose every threshold is the 99 % point of a null:
    *and* beyond what a better estimate of the gene means alone could bring (`Gain.attainable`).
 2. Values that foretell exactly what the counts as they are do are *useless*: nothing was changed.
 3. *Harmful* is what foretells held-out data worse than the counts as they are do; or worse than the cell's own counts
-   do once shrunk, without knowing anything that they do not (a mixture of the two is no better than the own counts);
-   or worse than the mean of each gene does, with signals invented where there are none.
+   do once shrunk, without knowing anything that they do not (a mixture of the two is no better than the own counts),
+   unless it is better than the counts as they are and invents no signals (then it is *useless*); or worse than the
+   mean of each gene does, with signals invented where there are none.
 4. What foretells them better than the mean of each gene does, but no better than the cell's own counts once shrunk,
    alone or mixed with them, has nothing from other cells or genes: *harmful* if signals are invented, else *useless*.
 5. *Helps* is what foretells them better than the mean of each gene does, and is none of the above.
@@ -44,8 +45,9 @@ CAUTIONS: Mapping[str, str] = {
 # For a reader of a report; docs/trust.md says more.
 RULE = (
     "Harmful is what foretells held-out data worse than the counts as they are do; or worse than the cell's own counts "
-    "do once shrunk, if a mixture of the two is no better than these alone; or, where signals are invented, worse than "
-    "the mean of each gene does, or better than it but with nothing that the cell's own counts do not say. Helps is "
+    "do once shrunk, if a mixture of the two is no better than these alone and signals are invented or the counts as "
+    "they are not bettered; or, where signals are invented, worse than the mean of each gene does, or better than it "
+    "but with nothing that the cell's own counts do not say. Helps is "
     "what foretells them better than the mean of each gene does, knows something that the cell's own counts do not, "
     "and is none of the above. All else is useless.\n\n"
     "Better and worse mean a difference beyond 2.33 standard errors across cells (one-sided 99 %) and beyond what a "
@@ -150,7 +152,7 @@ def _word(gain: Mapping[str, Gain], sign: Mapping[str, int], invented: bool) -> 
     if sign.get("none", 0) < 0:
         return "harmful", "none"
     if sign.get("own_counts", 0) < 0 and sign.get("added", 0) <= 0:
-        return "harmful", "own_counts"
+        return ("harmful" if invented or sign.get("none", 0) <= 0 else "useless"), "own_counts"
     if sign["gene_mean"] < 0 and invented:
         return "harmful", "gene_mean"
     if sign["gene_mean"] > 0 and sign.get("own_counts", 1) <= 0 and sign.get("added", 1) <= 0:
