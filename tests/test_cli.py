@@ -446,7 +446,7 @@ def test_whatever_is_raised_becomes_one_line(error, said, files, tmp_path, monke
         raise error
 
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("scautoimpute.tl.autoimpute", fail)
+    monkeypatch.setattr("scautoimpute.apply.train_and_impute", fail)
     done = CliRunner().invoke(app, ["impute", str(files / "cells.h5ad"), "-o", "out.h5ad"])
     assert done.exit_code == 1
     (line,) = stable(done.stderr)

@@ -185,7 +185,7 @@ def test_a_model_from_disk_is_that_from_memory_to_the_last_bit(counts, n_batches
     settings = Settings.resolve(objective="counts", preset=None, hidden=6, max_epochs=3)
     for folder in (None, tmp_path):
         rng, device = np.random.default_rng(1), torch.device("cpu")
-        results.append(fit_counts(counts, batch_N, settings, rng, device, on_epoch=lambda _: None, staging=folder))
+        results.append(fit_counts(counts, batch_N, settings, rng, device, on_epoch=lambda *_: None, staging=folder))
     (one, scores, record), (other, other_scores, other_record) = results
     (tensors, values), (other_tensors, other_values) = model_state(one), model_state(other)
     assert (scores, str(record), values) == (other_scores, str(other_record), other_values)
@@ -472,7 +472,9 @@ UNDER_A_LIMIT = """
                 model=model,
                 max_memory=budget,
             )
-            peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+            # Not ru_maxrss, which is at least what the process that started this one held
+            status = dict(line.split(":") for line in Path("/proc/self/status").read_text().splitlines())
+            peak = int(status["VmHWM"].split()[0]) * 1024
             assert peak <= 1.05 * budget, (peak, budget)
             assert record["staged"].endswith(f"on disk, in {folder}"), record["staged"]
             print(record["n_zeros_filled"])
@@ -514,6 +516,7 @@ def invoke(folder, *more):
         )
 
 
+@pytest.mark.filterwarnings("ignore:1 of 1100 cells have no reads")
 def test_the_command_line_says_where_it_trained(adata, tmp_path):
     write_h5ad(adata, tmp_path)
     done = invoke(tmp_path, "--max-memory", "100G", "--model", "model")
@@ -528,6 +531,7 @@ def test_the_command_line_says_where_it_trained(adata, tmp_path):
     assert found.uns["imputed"]["objective_reason"].startswith("counts of molecules: nine in ten")
 
 
+@pytest.mark.filterwarnings("ignore:1 of 1100 cells have no reads")
 @pytest.mark.parametrize(
     ("more", "said"),
     [

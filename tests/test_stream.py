@@ -382,7 +382,6 @@ def test_options_and_places_are_checked_first(counts, model, tmp_path):
         ({"layer": "copy", "key_added": "copy"}, ValueError, "would be lost"),
         ({"layer": "absent"}, ValueError, "there is no layer 'absent'; its layers are"),
         ({"key_added": "a/b"}, ValueError, "cannot be the name of a layer"),
-        ({"model": AutoImpute()}, ValueError, "has not been trained"),
         ({"model": tmp_path / "absent"}, FileNotFoundError, "there is no model file"),
     ):
         with pytest.raises(error, match=said):

@@ -6,13 +6,20 @@ from ._counts import checked_counts, has_fractions
 from ._estimand import Estimand
 from ._umi import LARGEST_UMI_DECILE, SMALLEST_READ_TOTAL, UmiVerdict, umi_like
 from .io.checks import refuse_transposed
-from .model.settings import Objective
+from .model.settings import Objective, Settings
 
 if TYPE_CHECKING:
     from anndata import AnnData
 
-
-__all__ = ["OF_FRACTIONS", "Chosen", "chosen_objective", "objective_by", "objective_for", "objective_of"]
+__all__ = [
+    "OF_FRACTIONS",
+    "Chosen",
+    "chosen_objective",
+    "objective_by",
+    "objective_for",
+    "objective_of",
+    "objective_of_model",
+]
 
 
 class Chosen(NamedTuple):
@@ -117,3 +124,8 @@ def objective_by(verdict: UmiVerdict) -> Chosen:
         )
     few = f"half of the cells have at most {min(verdict.median_total, SMALLEST_READ_TOTAL):,.0f} in all"
     return Chosen("counts", f"counts of molecules: {few}")
+
+
+def objective_of_model(settings: Settings, *, is_fitted: bool) -> Chosen:
+    """Return the objective of a model that was given, trained or not."""
+    return Chosen(settings.objective, "as the model was trained" if is_fitted else "as the model was made")

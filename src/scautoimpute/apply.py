@@ -13,6 +13,7 @@ from ._counts_stream import CountsRun
 from ._estimand import keeps_observed
 from ._file_training import ToTrainOn, cells_to_train_on, refuse_budget, train_cells
 from ._masked_stream import MaskedRun
+from ._objective import objective_of_model
 from ._output_form import WHOLE, OutputForm
 from ._refusals import refuse_for_counts, refuse_for_masked, refuse_form_in, refuse_sd_in_text
 from ._staging import Staging, bytes_of
@@ -195,7 +196,7 @@ def impute_file(
         if estimator is None:
             estimator = AutoImpute(chosen.objective, estimand=chosen.estimand, random_state=random_state)
         else:
-            chosen = tl.of_model(estimator)
+            chosen = objective_of_model(estimator.settings, is_fitted=False)
         return train_and_impute(ready._replace(chosen=chosen), model=estimator, staging=staging, **wanted)
 
 

@@ -9,7 +9,7 @@ from ._application import check_key
 from ._counts_run import impute_counts
 from ._estimand import Estimand, check_estimand, keeps_observed
 from ._masked_run import impute_masked
-from ._objective import Chosen, objective_for
+from ._objective import objective_for, objective_of_model
 from ._output_form import OutputForm
 from ._refusals import refuse_for_counts, refuse_for_masked
 from .autoimpute import AutoImpute
@@ -189,7 +189,11 @@ def autoimpute(
     if copy:
         adata = adata.to_memory(copy=True) if adata.isbacked else adata.copy()
     asked = {"objective": objective, "preset": preset, "estimand": estimand}
-    chosen = objective_for(adata, layer=layer, **asked) if model is None else of_model(model)
+    chosen = (
+        objective_for(adata, layer=layer, **asked)
+        if model is None
+        else objective_of_model(model.settings, is_fitted=model.is_fitted)
+    )
     estimator = model or AutoImpute(
         chosen.objective, estimand=chosen.estimand, preset=preset, random_state=random_state
     )
@@ -211,11 +215,6 @@ def autoimpute(
     if had_before and not posterior_sd:
         adata.layers.pop(f"{key_added}_sd", None)  # of the layer that was replaced
     return adata if copy else None
-
-
-def of_model(model: AutoImpute) -> Chosen:
-    """Return the objective of a model that was given."""
-    return Chosen(model.settings.objective, "as the model was trained" if model.is_fitted else "as the model was made")
 
 
 def _check_model(model: AutoImpute | None, objective: str | None, preset: str | None, estimand: str | None) -> None:

@@ -96,9 +96,9 @@ def _way_on(error: BaseException) -> str:
 
 def _in_words(error: Exception) -> str:
     text = _as_options(str(error.args[0] if isinstance(error, KeyError) and error.args else error))
-    if isinstance(error, MemoryError):
+    if isinstance(error, MemoryError) and ": " not in text:  # of a library, which says no remedy
         return f"the memory does not suffice ({text or 'no size given'}): model fewer genes with --n-top-genes"
-    if isinstance(error, (ValueError, TypeError, OSError, ImportError)):
+    if isinstance(error, (ValueError, TypeError, OSError, ImportError, MemoryError)):
         return text or type(error).__name__
     return f"unexpected {type(error).__name__} ({text}): run again with --debug, and report what it shows"
 

@@ -164,8 +164,8 @@ def impute(
             resume=resume,
             device=device,
             genes=genes,
-            max_memory=max_memory,
             **training,
+            max_memory=max_memory,
             **of_counts,
             **given_of(asked_of, matrix=matrix),
         )
