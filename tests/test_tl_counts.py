@@ -17,7 +17,7 @@ from scautoimpute._counts_scales import expected_log1p
 from scautoimpute._objective import objective_for
 from scautoimpute.cli import app
 
-QUICK = {"hidden": 8, "max_epochs": 60, "random_state": 0}
+QUICK = {"hidden": 8, "max_epochs": 60, "n_networks": 1, "random_state": 0}
 UNTRAINED = pytest.mark.filterwarnings("ignore:training ended at", "ignore:held-out deviance")
 pytestmark = UNTRAINED
 
