@@ -21,7 +21,7 @@ __all__ = ["overview", "pca", "training", "zeros"]
 CELLS_SCORED = 5000  # the silhouette compares all pairs
 # Column of the history, and what its axis is called
 _HELD_OUT = {"held_out_rmse": "held-out RMSE (log2)", "held_out_loss": "held-out loss (nats per molecule)"}
-INK, GREY, BLUE, ORANGE = "#222222", "#9a9a9a", "#2b6cb0", "#dd6b20"
+INK, GREY, BLUE = "#222222", "#9a9a9a", "#2b6cb0"
 
 
 def overview(
@@ -197,7 +197,7 @@ def training(adata: "AnnData", *, ax: "Axes", key: str = "imputed") -> None:
         for number, (_, fold) in enumerate(network.groupby("fold")):
             label = str(name) if number == 0 else None
             seen = fold[fold[column].notna()]  # of counts not every epoch is evaluated
-            ax.plot(seen["epoch"], seen[column], color=(BLUE, ORANGE)[index % 2], lw=1.2, label=label)
+            ax.plot(seen["epoch"], seen[column], color=_color(index), lw=1.2, label=label)
     _finish(ax, "training", "epoch", _HELD_OUT.get(column, "loss per cell"))
     ax.legend(frameon=False, fontsize=8)
 
