@@ -7,7 +7,7 @@ Shape legend: N cells, G genes of the model, P those of them that the data have.
 
 import re
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -111,6 +111,24 @@ def align_genes(wanted: list[str], names: "pd.Index[str]", *, share_G: FloatArra
     columns = np.flatnonzero(found_G)
     example = None if found_G.all() else wanted[int(found_G.argmin())]
     return Alignment(columns, position_G[columns], len(wanted), len(names) - columns.size, example, share)
+
+
+def refuse_unknown(wanted: "Sequence[str]", names: "pd.Index[str]", *, parameter: str) -> None:
+    """Refuse names, given as `parameter`, that are not among those of the data."""
+    unknown = [name for name in wanted if name not in names]
+    if unknown:
+        msg = (
+            f"{len(unknown)} of {len(wanted)} names in {parameter}= are not in the data (e.g. {unknown[0]!r}; the data "
+            f"have e.g. {str(names[0])!r}): give names that are in var_names"
+        )
+        raise ValueError(msg)
+
+
+def refuse_repeated(names: "pd.Index[str]", *, parameter: str) -> None:
+    """Refuse names of the data among which those that `parameter` gives cannot be found."""
+    if not names.is_unique:
+        msg = f"gene names of the data repeat, so {parameter}= cannot tell them apart: make them unique"
+        raise ValueError(msg)
 
 
 def match_genes(

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Self, get_args
 import numpy as np
 from scipy import sparse
 
+from ._alignment import refuse_repeated, refuse_unknown
+
 if TYPE_CHECKING:
     import pandas as pd
     from anndata import AnnData
@@ -205,17 +207,9 @@ def _names(genes: Iterable[str]) -> tuple[str, ...]:
 
 
 def _positions(wanted: tuple[str, ...], names: "pd.Index[str]") -> "IntArray":
-    if not names.is_unique:
-        msg = "gene names of the data repeat, so output_genes= cannot tell them apart: make them unique"
-        raise ValueError(msg)
+    refuse_repeated(names, parameter="output_genes")
+    refuse_unknown(wanted, names, parameter="output_genes")
     found: IntArray = names.get_indexer(list(wanted)).astype(np.int64)
-    unknown = [name for name, position in zip(wanted, found, strict=True) if position < 0]
-    if unknown:
-        msg = (
-            f"{len(unknown)} of {len(wanted)} names in output_genes= are not in the data (e.g. {unknown[0]!r}; the "
-            f"data have e.g. {str(names[0])!r}): give names that are in var_names"
-        )
-        raise ValueError(msg)
     return found
 
 
