@@ -5,18 +5,17 @@ The library of a cell is taken over *all* genes of the data, modelled or not, as
 Shape legend: N cells, G genes of the data, P genes of the model.
 """
 
-import warnings
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ._alignment import Alignment, align_genes
+from ._alignment import Alignment, refuse_repeated, refuse_unknown
 from ._counts import checked_counts, library_facts, normalised_by, refuse_all_zero, report_empty
 from ._counts_facts import CountsFacts
 from ._genes import Flavor, FloatArray, IntArray, TopGenes, mean_variance, top_genes_by
-from ._recipe import MIN_CELLS, gene_counts, model_shares, selection_choices
+from ._recipe import MIN_CELLS, aligned_genes, gene_counts, gene_facts, selection_choices
 from ._training_report import refuse_few
 from ._umi import molecules, refuse_fractions, refuse_reads
 from .io.checks import refuse_transposed
@@ -157,8 +156,8 @@ def counted_rows(
         how = selection_choices(n_top_genes, flavor, reference=False)
     else:
         chosen, how = _named_genes(genes, names, seen), {"n_top_genes": "given by name"}
-    n_genes = {"n_genes_in": x.shape[1], "n_genes_kept": int(seen.size), "n_empty_genes": x.shape[1] - int(seen.size)}
-    choices = {"layer": layer or "X", **how, **found, **n_genes, "n_genes_selected": int(chosen.size)}
+    of_genes = gene_facts(x.shape[1], n_kept=seen.size, n_seen=seen.size)
+    choices = {"layer": layer or "X", **how, **found, **of_genes, "n_genes_selected": int(chosen.size)}
     share_P = facts.total_G[chosen] / facts.total_G[chosen].sum()
     return Counted(take(chosen), chosen, share_P, library_N, found["median_total"], choices)
 
@@ -184,9 +183,7 @@ def counted_as(adata: "AnnData", recipe: dict[str, Any], *, layer: str | None = 
     refuse_transposed(adata)
     x = checked_counts(adata, layer)
     refuse_fractions(x)
-    alignment = align_genes(recipe["genes"], adata.var_names, share_G=model_shares(recipe))
-    if alignment.n_missing:
-        warnings.warn(alignment.in_words(), stacklevel=4)
+    alignment = aligned_genes(adata.var_names, recipe, stacklevel=4)
     library_N = row_sums(x)
     report_empty(library_N == 0, reference=False, stacklevel=4)
     facts = {
@@ -216,16 +213,8 @@ def size_factors(library_N: FloatArray, median_total: float) -> FloatArray:
 def _named_genes(genes: Iterable[str], names: "pd.Index[str]", seen: "NDArray[np.intp]") -> IntArray:
     """Positions of the genes called so, in the data's order, but for those without a molecule."""
     wanted = [str(gene) for gene in genes]
-    unknown = [gene for gene in wanted if gene not in names]
-    if unknown:
-        msg = (
-            f"{len(unknown)} of {len(wanted)} names in genes= are not in the data (e.g. {unknown[0]!r}; the data have "
-            f"e.g. {str(names[0])!r}): give names that are in var_names"
-        )
-        raise ValueError(msg)
-    if not names.is_unique:
-        msg = "gene names of the data repeat, so genes= cannot tell them apart: make them unique"
-        raise ValueError(msg)
+    refuse_unknown(wanted, names, parameter="genes")
+    refuse_repeated(names, parameter="genes")
     positions = np.intersect1d(names.get_indexer(wanted), seen)
     if positions.size < 2:
         msg = (

@@ -1,12 +1,11 @@
 """The counts objective on cells of a file: blocks on their way through a model, and what is known of all of them."""
 
-import warnings
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ._alignment import Alignment, align_genes
+from ._alignment import Alignment
 from ._application import recipe_of, record_of
 from ._batches import batch_positions
 from ._counted import size_factors
@@ -14,7 +13,7 @@ from ._counts import refuse_all_zero, refuse_values, report_empty
 from ._counts_layer import Batches, CountsOutput, is_sparse_better
 from ._counts_run import CELLS_AT_A_TIME, batch_labels, depths, words_of
 from ._output_form import OutputForm
-from ._recipe import model_shares
+from ._recipe import aligned_genes, gene_facts
 from ._umi import molecules, refuse_fractions
 from .autoimpute import AutoImpute
 from .io.matrix import row_sums
@@ -89,10 +88,7 @@ class CountsRun:
         trained_here: str | None = None,
     ) -> "CountsRun":
         """Match genes and batches of a file with those of the model; say once what is missing, if anything."""
-        recipe = recipe_of(estimator)
-        alignment = align_genes(recipe["genes"], cells.var_names, share_G=model_shares(recipe))
-        if alignment.n_missing:
-            warnings.warn(alignment.in_words(), stacklevel=4)
+        alignment = aligned_genes(cells.var_names, recipe_of(estimator), stacklevel=4)
         model: Any = estimator.model_
         labels = batch_labels(StoredColumns(cells.root["obs"]), batch_key)
         batches = Batches(*batch_positions(labels, as_batch, cells.n_obs, model.batches))
@@ -157,9 +153,9 @@ class CountsRun:
             "median_total": recipe_of(self.estimator)["median_total"],
             "n_cells": self.cells.n_obs,
             "n_empty_cells": int((library_N == 0).sum()),
-            "n_genes_in": self.cells.n_vars,
-            "n_genes_kept": int(self.alignment.positions_P.size),
-            "n_empty_genes": int(np.count_nonzero(~self.seen_G)),
+            **gene_facts(
+                self.cells.n_vars, n_kept=self.alignment.positions_P.size, n_seen=int(np.count_nonzero(self.seen_G))
+            ),
         }
 
 

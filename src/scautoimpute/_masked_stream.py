@@ -8,7 +8,7 @@ from ._application import recipe_of, record_of
 from ._counts import has_fractions, may_be_log, refuse_all_zero, refuse_small, refuse_values, report_empty
 from ._masked_layer import MaskedOutput
 from ._output_form import OutputForm
-from ._recipe import FittedRecipe
+from ._recipe import FittedRecipe, gene_facts
 from .autoimpute import AutoImpute
 from .io.matrix import CELLS_PER_BLOCK
 from .io.result import StoredResult, TextResult
@@ -121,9 +121,7 @@ class MaskedRun:
         facts = {
             "n_cells": self.cells.n_obs,
             "n_empty_cells": int(is_empty.sum()),
-            "n_genes_in": self.cells.n_vars,
-            "n_genes_kept": int(self.recipe.kept.size),
-            "n_empty_genes": int(np.count_nonzero(~self.seen_G)),
+            **gene_facts(self.cells.n_vars, n_kept=self.recipe.kept.size, n_seen=int(np.count_nonzero(self.seen_G))),
         }
         record = record_of(
             self.estimator,

@@ -20,7 +20,9 @@ __all__ = [
     "MIN_CELLS",
     "MIN_COUNTS",
     "Processed",
+    "aligned_genes",
     "gene_counts",
+    "gene_facts",
     "processed_as",
     "processed_matrix",
     "selection_choices",
@@ -205,6 +207,14 @@ class FittedRecipe:
         return {**self.recipe["choices"], "layer": layer or "X", "median_total": self.recipe["median_total"], **facts}
 
 
+def aligned_genes(names: "pd.Index[str]", recipe: dict[str, Any], *, stacklevel: int) -> Alignment:
+    """Match the genes of a model of counts with those called `names`; warn of what is missing, if anything."""
+    alignment = align_genes(recipe["genes"], names, share_G=model_shares(recipe))
+    if alignment.n_missing:
+        warnings.warn(alignment.in_words(), stacklevel=stacklevel + 1)
+    return alignment
+
+
 def model_shares(recipe: dict[str, Any] | None) -> FloatArray | None:
     """Share of all reads of the training data that each gene of a model had, if its recipe is known."""
     if recipe is None:
@@ -219,9 +229,10 @@ def selection_choices(n_top_genes: TopGenes, flavor: Flavor, reference: bool) ->
 
 
 def gene_counts(x: Any, kept: IntArray) -> dict[str, int]:
-    n_genes: int = x.shape[1]
-    return {
-        "n_genes_in": n_genes,
-        "n_genes_kept": int(kept.size),
-        "n_empty_genes": n_genes - int(np.count_nonzero(np.bincount(x.indices, minlength=n_genes))),
-    }
+    seen_G = np.bincount(x.indices, minlength=x.shape[1]) > 0
+    return gene_facts(x.shape[1], n_kept=kept.size, n_seen=int(np.count_nonzero(seen_G)))
+
+
+def gene_facts(n_genes: int, *, n_kept: int, n_seen: int) -> dict[str, int]:
+    """What is recorded of the genes of some data: how many there are, are kept, and have no read."""
+    return {"n_genes_in": n_genes, "n_genes_kept": n_kept, "n_empty_genes": n_genes - n_seen}

@@ -3,13 +3,11 @@
 Shape legend: N cells, B cells of a block, G genes of the data, S modelled genes of the array.
 """
 
-import warnings
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
-from ._alignment import align_genes
 from ._application import recipe_of
 from ._batches import batch_positions
 from ._counts import refuse_values
@@ -18,7 +16,7 @@ from ._counts_run import batch_labels, depths
 from ._estimand import keeps_observed
 from ._masked_layer import MaskedOutput
 from ._output_form import OutputForm, Shown
-from ._recipe import FittedRecipe, model_shares
+from ._recipe import FittedRecipe, aligned_genes
 from ._refusals import refuse_for_counts, refuse_for_masked
 from ._umi import molecules, refuse_fractions
 from .autoimpute import AutoImpute
@@ -171,10 +169,7 @@ def _of_counts(
     as_batch: str | None,
     depth: Any,
 ) -> "tuple[Estimate, int]":
-    recipe = recipe_of(estimator)
-    alignment = align_genes(recipe["genes"], adata.var_names, share_G=model_shares(recipe))
-    if alignment.n_missing:
-        warnings.warn(alignment.in_words(), stacklevel=3)
+    alignment = aligned_genes(adata.var_names, recipe_of(estimator), stacklevel=3)
     shown = _shown(genes, adata, alignment.columns_P, alignment.positions_P)
     model: Any = estimator.model_
     batches = Batches(*batch_positions(batch_labels(adata.obs, batch_key), as_batch, adata.n_obs, model.batches))
