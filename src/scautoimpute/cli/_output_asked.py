@@ -1,7 +1,10 @@
 """What was asked of the output of a run, beyond its name: which genes, how they are stored, or no matrix."""
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .._output_form import OutputForm
 
 __all__ = ["as_options", "given_of", "output_asked", "refuse_report_of"]
 
@@ -17,8 +20,8 @@ def output_asked(
     compression: str,
     matrix: bool,
     sd: bool,
-) -> tuple[dict[str, Any], str | None]:
-    """Return the options as `scautoimpute.tl.autoimpute` takes them, and the compression, if they go together."""
+) -> "tuple[OutputForm, str | None]":
+    """Return the form of the output and the compression, if they go together."""
     from .._output_form import OutputForm
     from .._refusals import refuse_form_in
     from ._counts_asked import gene_names
@@ -27,7 +30,7 @@ def output_asked(
     names = gene_names(output_genes, "--output-genes")
     form = OutputForm.of(names, sparse_below=sparse, dtype=dtype, matrix=matrix, posterior_sd=sd)
     refuse_form_in(output, form, packed)
-    return vars(form), packed
+    return form, packed
 
 
 def given_of(asked: dict[str, Any], *, matrix: bool) -> dict[str, Any]:
@@ -37,21 +40,20 @@ def given_of(asked: dict[str, Any], *, matrix: bool) -> dict[str, Any]:
     return given | ({} if matrix else {"no_matrix": True})
 
 
-def as_options(form: dict[str, Any], compression: str | None) -> dict[str, Any]:
+def as_options(form: "OutputForm", compression: str | None) -> dict[str, Any]:
     """Return as plain values what a run must have in common with the one that it goes on with."""
-    genes = form["output_genes"]
-    names = {
-        "sparse": form["sparse_below"],
-        "dtype": form["dtype"],
+    return {
+        "output_genes": None if form.output_genes is None else list(form.output_genes),
+        "sparse": form.sparse_below,
+        "dtype": form.dtype,
         "compression": compression,
-        "matrix": form["matrix"],
+        "matrix": form.matrix,
     }
-    return {"output_genes": None if genes is None else list(genes), **names}
 
 
-def refuse_report_of(form: dict[str, Any], report: Path | None) -> None:
+def refuse_report_of(form: "OutputForm", report: Path | None) -> None:
     """Refuse a report of a run that leaves out what the report looks at."""
-    given = [option for name, option in _INSTEAD.items() if form[name] not in {None, "float32", True}]
+    given = [option for name, option in _INSTEAD.items() if getattr(form, name) not in {None, "float32", True}]
     if report is not None and given:
         msg = (
             f"--report looks at the estimates of all genes in full, which {given[0]} leaves out: give one of them, or "

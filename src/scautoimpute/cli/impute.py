@@ -17,6 +17,8 @@ from ._summary import report, summarise
 if TYPE_CHECKING:
     from anndata import AnnData
 
+    from .._output_form import OutputForm
+
 __all__ = ["impute"]
 
 
@@ -238,13 +240,12 @@ def _apply(
     layer: str | None,
     reporting: Reporting,
     of_counts: dict[str, Any],
-    form: dict[str, Any],
+    form: "OutputForm",
     output: Path,
     transpose: bool,
     **options: Any,
 ) -> tuple[dict[str, Any], str]:
     """Apply a trained model, to blocks of cells where the files allow it."""
-    from .._output_form import OutputForm
     from ..apply import cells_of, impute_cells
     from ..autoimpute import AutoImpute
 
@@ -254,7 +255,7 @@ def _apply(
         layer, assumed = where_counts_are(cast("AnnData", cells), layer)
         check_layers(layer, options["key_added"])
         reporting.look_at(cells)
-        record = impute_cells(cells, layer=layer, form=OutputForm(**form), **options)
+        record = impute_cells(cells, layer=layer, form=form, **options)
         told = {name: options[name] for name in ("key_added", "model", "scale", "keep_observed")}
         told |= {name: of_counts[name] for name in ("batch_key", "as_batch", "depth")}
         reporting.keep_applied(cells, layer=layer, record=record, **told)
@@ -294,14 +295,13 @@ def _train(
     reporting: Reporting,
     of_counts: dict[str, Any],
     max_memory: str | None,
-    form: dict[str, Any],
+    form: "OutputForm",
     output: Path,
     transpose: bool,
     **options: Any,
 ) -> tuple[dict[str, Any], str]:
     """Train on the file and impute it; what an accident interrupts can be gone on with."""
     from .._file_training import cells_to_train_on, refuse_budget
-    from .._output_form import OutputForm
     from .._staging import Staging, bytes_of
     from ..apply import train_and_impute
     from ..io import check_writable
@@ -322,7 +322,7 @@ def _train(
                 progress.begin_model()
                 estimator.save(model)
 
-        options |= {"output": output, "staging": staging, "when_trained": save, "form": OutputForm(**form)}
+        options |= {"output": output, "staging": staging, "when_trained": save, "form": form}
         options |= as_parameters(of_counts)
         with progress.kept() as checkpoint:
             record = train_and_impute(ready, model=estimator, checkpoint=checkpoint, **options)
