@@ -114,7 +114,9 @@ def impute(
         str | None, typer.Option(help="Of the process, as 2G: counts that do not fit are trained on from disk.")
     ] = None,
     seed: Annotated[int | None, typer.Option(help="Same seed, same machine, same bytes (default: 0).")] = None,
-    device: Annotated[str | None, typer.Option(help="auto (default), cpu, cuda, …")] = None,
+    device: Annotated[
+        str | None, typer.Option("--device", "--accelerator", help="auto (default), gpu, cpu, cuda:1, …")
+    ] = None,
     report_path: Annotated[
         Path | None, typer.Option("--report", help="Say in an HTML file whether imputation helps these data or harms.")
     ] = None,
