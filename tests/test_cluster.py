@@ -11,12 +11,14 @@ import pandas as pd
 import pytest
 from anndata import AnnData
 from scipy import sparse
+from typer.testing import CliRunner
 
 import scautoimpute as sai
 from scautoimpute import AutoImpute, _cluster, impute_file
 from scautoimpute._cluster import each_block
 from scautoimpute._counts_facts import CountsFacts
 from scautoimpute._stored_counts import StoredCounts
+from scautoimpute.cli import _scheduler, app
 from scautoimpute.io.stream import open_cells
 
 distributed = pytest.importorskip("distributed")
@@ -148,9 +150,8 @@ def wanted(folder):
 # --------------------------------------------------------------------------------------------------------- statistics
 
 
-@pytest.mark.parametrize("kill_at", [None, 3])
-def test_facts_are_those_of_one_process(adata, folder, client, watch, kill_at):
-    watched = watch(kill_at)
+def test_facts_are_those_of_one_process(adata, folder, watch):
+    watched = watch()
     with open_cells(folder / "cells.h5ad") as cells:
         found = StoredCounts(cells, None).facts()
     wanted = CountsFacts.of([sparse.csr_array(adata.X)], N_GENES)
@@ -161,7 +162,6 @@ def test_facts_are_those_of_one_process(adata, folder, client, watch, kill_at):
     for one, other in zip(found.histogram._above_zero(), wanted.histogram._above_zero(), strict=True):
         np.testing.assert_array_equal(one, other)
     assert len({key for key, _ in watched.made}) == 1 + 5  # what every block needs, and the blocks
-    assert (watched.killed is None) == (kill_at is None)
 
 
 @pytest.mark.parametrize("value", [0.5, np.nan])
@@ -196,18 +196,39 @@ def test_a_worker_that_is_killed_in_mid_run_changes_nothing(wanted, folder, watc
     assert len(watched.made) > 4
 
 
-def test_training_reads_through_the_cluster(adata, client, watch, tmp_path):
+def test_training_reads_through_the_cluster(adata, watch, tmp_path):
     """Molecules are parted by one process, wherever they are read."""
     path, options = tmp_path / "cells.h5ad", {"hidden": 4, "max_epochs": 1, "n_networks": 1}
     adata[:3000].write_h5ad(path)
-    watched = watch(kill_at=3)
+    watched = watch(kill_at=9)
     trained = AutoImpute("counts", random_state=1, **options)
-    impute_file(path, output=tmp_path / "out.h5ad", model=trained, matrix=False)
-    assert len({key for key, _ in watched.made}) == (1 + 2) + (1 + 6) + (1 + 6)  # statistics, staging, applying
+    impute_file(path, output=tmp_path / "out.h5ad", model=trained, n_top_genes=30, matrix=False)
+    # Statistics, mean and variance of the genes, staging, applying
+    assert len({key for key, _ in watched.made}) == (1 + 2) + 2 * (1 + 2) + (1 + 6) + (1 + 6)
+    assert watched.killed is not None
     memory = sai.read(path)
     wanted = AutoImpute("counts", random_state=1, **options)
-    sai.tl.autoimpute(memory, model=wanted, matrix=False)
+    sai.tl.autoimpute(memory, model=wanted, n_top_genes=30, matrix=False)
     assert sai.read(tmp_path / "out.h5ad").obsm["X_autoimpute"].tobytes() == memory.obsm["X_autoimpute"].tobytes()
+
+
+def test_a_cluster_is_named_on_the_command_line(wanted, folder, cluster, watch):
+    watched, output = watch(), folder / "other.h5ad"
+    typed = ["impute", folder / "cells.h5ad", "-o", output, "--from-model", folder / "masked", "--overwrite"]
+    done = CliRunner().invoke(app, [*map(str, typed), "--scheduler", cluster.scheduler_address])
+    assert done.exit_code == 0, done.output
+    assert contents(output) == wanted["masked"][1]
+    assert len(watched.made) == 1 + 5
+
+
+def test_a_scheduler_that_does_not_answer(folder, monkeypatch):
+    monkeypatch.setattr(_scheduler, "SECONDS_TO_ANSWER", 0.5)
+    for address in ("tcp://127.0.0.1:1", "nonsense"):
+        typed = ["impute", str(folder / "cells.h5ad"), "-o", str(folder / "none.h5ad"), "--scheduler", address]
+        done = CliRunner().invoke(app, typed)
+        assert done.exit_code == 1
+        assert done.stderr.startswith(f"error: --scheduler {address}: no Dask scheduler answers there (")
+        assert done.stderr.count("\n") == 1
 
 
 # ------------------------------------------------------------------------------------------------- blocks and workers

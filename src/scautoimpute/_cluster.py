@@ -177,7 +177,7 @@ def _result(client: Any, block: _UnderWay) -> Any:
     while True:
         try:
             if not future.done():
-                wait(future, timeout=SECONDS_BETWEEN_LOOKS)  # type: ignore[no-untyped-call]
+                wait(future, timeout=SECONDS_BETWEEN_LOOKS)
             return future.result(timeout=SECONDS_WITHOUT_WORKERS)
         except TimeoutError:
             now = time.monotonic()

@@ -43,6 +43,10 @@ class StoredCounts:
     def __getitem__(self, rows: slice) -> Any:
         return _checked(self.cells.block(self.layer, rows), rows)
 
+    def blocks(self, size: int) -> Iterator[tuple[slice, Any]]:
+        """Yield the rows of all cells, `size` at a time, and which they are."""
+        return each_block(self.cells, self.layer, size, _checked)
+
     def choose(self) -> Chosen:
         """Choose the objective by the data, as far as they have to be read for that."""
         if any(self._first_pass(with_fractions=True)):
@@ -81,7 +85,7 @@ def _facts_of(block: Any, rows: slice, _: None, *, with_fractions: bool) -> Coun
     return CountsFacts.of([block], block.shape[1])
 
 
-def _checked(block: Any, rows: slice) -> Any:
+def _checked(block: Any, rows: slice, _: None = None) -> Any:
     refuse_values(block, first_row=rows.start)
     refuse_fractions(block)
     return block

@@ -7,16 +7,14 @@ Shape legend: N cells, B cells of a block, G genes.
 """
 
 import hashlib
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import cast
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
-from ..io.matrix import row_blocks
+from ..io.matrix import blocks_of
 from ..progress import progress_bar
 from .counts_store import CELLS_PER_BLOCK, CountsRows, CountsStore
 from .thinning import split_molecules
@@ -86,7 +84,7 @@ def stage(x: CountsRows, held_out_share: float, rng: np.random.Generator, *, fol
     stopping, weighing = (SampledCells(MAX_HELD_OUT_CELLS) for _ in range(2))
     digest = hashlib.sha256()
     with progress_bar(x.shape[0], "reading", "cell") as bar:
-        for rows, block in _blocks(x):
+        for rows, block in blocks_of(x, CELLS_PER_BLOCK):
             for array in (np.diff(block.indptr).astype(np.int64), block.indices.astype(np.int32), block.data):
                 digest.update(np.ascontiguousarray(array).data)
             seen, hidden = split_molecules(block, held_out_share, rng)
@@ -98,10 +96,3 @@ def stage(x: CountsRows, held_out_share: float, rng: np.random.Generator, *, fol
                 sample.offer(cells_B, part, is_seen_B & (np.diff(part.indptr) > 0), rng)
             bar.update(len(cells_B))
     return Staged(visible, stopping, weighing, digest.hexdigest()[:32])
-
-
-def _blocks(x: CountsRows) -> Iterator[tuple[slice, sparse.csr_array]]:
-    """Yield all rows in their order: counts on disk may be read by several, but are parted by one, draw after draw."""
-    if hasattr(x, "blocks"):
-        return cast("Iterator[tuple[slice, sparse.csr_array]]", x.blocks(CELLS_PER_BLOCK))
-    return ((rows, x[rows]) for rows in row_blocks(x, CELLS_PER_BLOCK))
