@@ -237,12 +237,12 @@ def test_a_scheduler_that_does_not_answer(folder, monkeypatch):
 def test_blocks_come_in_order_and_few_at_a_time(folder, client, watch):
     watched = watch()
     with open_cells(folder / "cells.h5ad") as cells:
-        blocks = each_block(cells, None, 100, row_totals, given=lambda rows: rows.stop)
+        blocks = each_block(cells, None, 400, row_totals, given=lambda rows: rows.stop)
         first, (start, stop, totals) = next(blocks)
         time.sleep(0.5)
         assert len(watched.made) <= 1 + 2 * (1 + _cluster.MADE_AHEAD)
-        assert (first, start, stop, len(totals)) == (slice(0, 100), 0, 100, 100)
-        assert [rows.start for rows, _ in blocks] == list(range(100, N_CELLS, 100))
+        assert (first, start, stop, len(totals)) == (slice(0, 400), 0, 400, 400)
+        assert [rows.start for rows, _ in blocks] == list(range(400, N_CELLS, 400))
 
 
 def test_a_file_that_workers_do_not_see(adata, client, tmp_path):
@@ -254,6 +254,14 @@ def test_a_file_that_workers_do_not_see(adata, client, tmp_path):
             remedy(tmp_path / "cells.h5ad")
             with pytest.raises(ValueError, match=r"worker tcp:.* finds (nothing|another file .*) at .*cells.h5ad: put"):
                 list(each_block(cells, None, 2048, row_totals))
+
+
+def test_workers_have_this_version(folder, client):
+    with open_cells(folder / "cells.h5ad") as cells:
+        job = _cluster._Job.of(cells, None, row_totals)
+    with pytest.raises(ValueError, match=r"worker tcp:.* has scautoimpute .*, this process 0.0: install") as caught:
+        client.submit(_cluster._Ready, job._replace(version="0.0")).result()
+    one_line(caught)
 
 
 def test_counts_by_genes_are_read_here(adata, client, watch, tmp_path):

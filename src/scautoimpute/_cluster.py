@@ -97,11 +97,12 @@ class _Job(NamedTuple):
     names: "pd.Index[str]"
     layer: str | None
     work: Work[Any]
+    version: str
 
     @classmethod
     def of(cls, cells: StoredCells, layer: str | None, work: Work[Any]) -> "_Job":
         path = cells.path.absolute()
-        return cls(path, _size(path), cells.shape, cells.var_names, layer, work)
+        return cls(path, _size(path), cells.shape, cells.var_names, layer, work, _version())
 
 
 class _Packed(NamedTuple):
@@ -191,8 +192,17 @@ def _result(client: Any, block: _UnderWay) -> Any:
         except (ValueError, MemoryError):  # of the counts, in the words of the work itself
             raise
         except Exception as error:
-            msg = f"the Dask cluster has not made {which} ({one_line(error)}): see to its workers and run again"
+            found = f"the Dask cluster has not made {which} ({one_line(error, limit=160)})"
+            msg = (
+                f"{found}: see to its scheduler and workers, which need this version of scautoimpute too, and run again"
+            )
             raise RuntimeError(msg) from error
+
+
+def _version() -> str:
+    from . import __version__
+
+    return __version__
 
 
 def _size(path: Path) -> int | None:
@@ -208,6 +218,7 @@ class _Ready:
 
     def __init__(self, job: _Job) -> None:
         self.job, self._opened = job, ExitStack()
+        _refuse_another_version(job)
         _refuse_another_file(job, job.path.exists() and job.n_bytes == _size(job.path))
         self.cells = self._opened.enter_context(reopened(job.path, job.names))
         _refuse_another_file(job, self.cells.shape == job.shape)
@@ -235,6 +246,15 @@ def _made_ready(packed: _Packed) -> _Ready:
 def _close(token: str) -> None:
     with _opening:
         _ready.pop(token, None)
+
+
+def _refuse_another_version(job: _Job) -> None:
+    from distributed import get_worker
+
+    if job.version != _version():
+        found = f"worker {get_worker().address} of the Dask cluster has scautoimpute {_version()}"
+        msg = f"{found}, this process {job.version}: install the same everywhere"
+        raise ValueError(msg)
 
 
 def _refuse_another_file(job: _Job, is_same: bool) -> None:

@@ -1,5 +1,6 @@
 """The Dask cluster that was named on the command line."""
 
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -28,6 +29,7 @@ def _connected(scheduler: str) -> Any:
     except ImportError as error:
         msg = '--scheduler needs dask.distributed, which is not installed: pip install "scautoimpute[cluster]"'
         raise MissingDependencyError(msg) from error
+    logging.getLogger("distributed").setLevel(logging.CRITICAL)  # what goes wrong is said by who waits for it
     try:
         return distributed.Client(scheduler, timeout=SECONDS_TO_ANSWER)
     except Exception as error:
