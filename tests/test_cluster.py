@@ -286,6 +286,18 @@ def test_without_any_worker_there_is_an_end(folder, monkeypatch):
         cluster.scale(0)
         while client.nthreads():
             time.sleep(0.05)
-        with pytest.raises(RuntimeError, match=r"no workers for . seconds, with cells .* still to be made") as caught:
-            list(blocks)
+        for left in (blocks, each_block(cells, None, 100, row_totals)):
+            with pytest.raises(RuntimeError, match=r"no workers for . seconds, with cells .* still to be") as caught:
+                list(left)
+            one_line(caught)
+
+
+def took_too_long(counts, rows, given):
+    raise TimeoutError(f"the disk\nof {rows.start}")
+
+
+def test_what_fails_in_a_worker_is_one_line(folder, client):
+    with open_cells(folder / "cells.h5ad") as cells:
+        with pytest.raises(RuntimeError, match=r"has not made cells 1 to 4000 \(the disk of 0\): see to") as caught:
+            list(each_block(cells, None, 4000, took_too_long))
         one_line(caught)

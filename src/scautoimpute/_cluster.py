@@ -124,9 +124,10 @@ def _on_workers(
     under_way: deque[_UnderWay] = deque()
 
     def begin(rows: slice, workers: dict[str, int]) -> _UnderWay:
-        asked = {"key": f"scautoimpute-{token}-{rows.start}", "pure": False, "allow_other_workers": True}
         worker = _least_busy(workers, under_way)
-        future = client.submit(_block, packed, rows.start, rows.stop, given(rows), workers=worker, **asked)
+        asked: dict[str, Any] = {"key": f"scautoimpute-{token}-{rows.start}", "pure": False, "workers": worker}
+        asked["allow_other_workers"] = worker is not None  # for it may be gone by then
+        future = client.submit(_block, packed, rows.start, rows.stop, given(rows), **asked)
         return _UnderWay(rows, worker, future)
 
     try:
@@ -171,32 +172,38 @@ def _least_busy(workers: dict[str, int], under_way: Iterable[_UnderWay]) -> str 
 
 def _result(client: Any, block: _UnderWay) -> Any:
     """Wait for a block, as long as there is anybody to make it."""
-    from distributed import wait
-
-    seen, rows, future = time.monotonic(), block.rows, block.future
-    which = f"cells {rows.start + 1} to {rows.stop}"
+    which = f"cells {block.rows.start + 1} to {block.rows.stop}"
+    seen = time.monotonic()
     while True:
         try:
-            if not future.done():
-                wait(future, timeout=SECONDS_BETWEEN_LOOKS)
-            return future.result(timeout=SECONDS_WITHOUT_WORKERS)
-        except TimeoutError:
-            now = time.monotonic()
-            seen = now if _workers(client) else seen
-            if now - seen >= SECONDS_WITHOUT_WORKERS:
-                msg = (
-                    f"the Dask cluster has had no workers for {now - seen:.0f} seconds, with {which} still to be made: "
-                    "start workers and run again, or close the client to do without"
-                )
-                raise RuntimeError(msg) from None
+            return _result_soon(block.future)
         except (ValueError, MemoryError):  # of the counts, in the words of the work itself
             raise
         except Exception as error:
-            found = f"the Dask cluster has not made {which} ({one_line(error, limit=160)})"
+            if not isinstance(error, TimeoutError) or block.future.status == "error":
+                raise RuntimeError(_not_made(which, error)) from error
+        now = time.monotonic()
+        seen = now if _workers(client) else seen
+        if now - seen >= SECONDS_WITHOUT_WORKERS:
             msg = (
-                f"{found}: see to its scheduler and workers, which need this version of scautoimpute too, and run again"
+                f"the Dask cluster has had no workers for {now - seen:.0f} seconds, with {which} still to be made: "
+                "start workers and run again, or close the client to do without"
             )
-            raise RuntimeError(msg) from error
+            raise RuntimeError(msg)
+
+
+def _result_soon(future: Any) -> Any:
+    """Return a result; TimeoutError if it is not there in a moment, or its worker does not hand it over."""
+    from distributed import wait
+
+    if not future.done():
+        wait(future, timeout=SECONDS_BETWEEN_LOOKS)
+    return future.result(timeout=SECONDS_WITHOUT_WORKERS)
+
+
+def _not_made(which: str, error: Exception) -> str:
+    found = f"the Dask cluster has not made {which} ({one_line(error, limit=160)})"
+    return f"{found}: see to its scheduler and workers, which need this version of scautoimpute too, and run again"
 
 
 def _version() -> str:
