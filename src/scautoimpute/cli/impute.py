@@ -12,6 +12,7 @@ from ._counts_asked import as_parameters, gene_names, untrained
 from ._output_asked import as_options, given_of, output_asked, refuse_report_of
 from ._progress import Progress
 from ._report import Reporting
+from ._scheduler import on_cluster
 from ._summary import report, summarise
 
 if TYPE_CHECKING:
@@ -113,6 +114,9 @@ def impute(
     max_memory: Annotated[
         str | None, typer.Option(help="Of the process, as 2G: counts that do not fit are trained on from disk.")
     ] = None,
+    scheduler: Annotated[
+        str | None, typer.Option(metavar="ADDRESS", help="Of a Dask cluster whose workers read and impute the cells.")
+    ] = None,
     seed: Annotated[int | None, typer.Option(help="Same seed, same machine, same bytes (default: 0).")] = None,
     device: Annotated[
         str | None, typer.Option("--device", "--accelerator", help="auto (default), gpu, cpu, cuda:1, …")
@@ -134,7 +138,7 @@ def impute(
     debug: Debug = False,  # noqa: ARG001
 ) -> None:
     """Impute IN and write the result to OUT: scautoimpute impute cells.h5ad -o imputed.h5ad."""
-    with one_line_errors():
+    with one_line_errors(), on_cluster(scheduler):
         from .._refusals import refuse_sd_in_text
         from ..io import check_writable
 
@@ -170,6 +174,7 @@ def impute(
             genes=genes,
             **training,
             max_memory=max_memory,
+            scheduler=scheduler,
             **of_counts,
             **given_of(asked_of, matrix=matrix),
         )
