@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar
 from uuid import uuid4
 
+from ._ahead import made_ahead
 from .io.checks import one_line
 from .io.matrix import row_blocks
 from .io.stream import StoredCells, reopened
@@ -67,8 +68,8 @@ def each_block(
     blocks = row_blocks(cells.by_rows(layer), size)
     client = _active_client() if cells.stays_on_disk(layer) else None
     if client is None:
-        for rows in blocks:
-            yield rows, work(cells.block(layer, rows), rows, given(rows))
+        for rows, counts in made_ahead((rows, cells.block(layer, rows)) for rows in blocks):
+            yield rows, work(counts, rows, given(rows))
         return
     yield from _on_workers(client, _Job.of(cells, layer, work), blocks, given)
 
