@@ -19,6 +19,7 @@ from .counts_inputs import CountsEncoding
 from .counts_network import Rows, Workspace, hidden_layer, multinomial_loss, offsets, product_type
 from .counts_store import CountsStore
 from .network import Autoencoder
+from .processes import ALONE, Processes
 from .thinning import thin_values, with_values
 from .training import Training, TrainingRecord
 
@@ -38,6 +39,7 @@ class CountsData:
     encoding: CountsEncoding
     stopping: sparse.csr_array
     stopping_cells: NDArray[np.intp]
+    processes: Processes = ALONE
 
     @property
     def device(self) -> torch.device:
@@ -103,21 +105,26 @@ def _step(training: CountsTraining, data: CountsData, rows: NDArray[np.intp], wo
     x, batch_B, rng = data.visible[rows], data.batch_N[rows], training.rng
     share_B = rng.uniform(*SHOWN, size=len(rows)).astype(np.float32)
     shown_Z = thin_values(x.data, np.repeat(share_B, np.diff(x.indptr)), rng)
-    shown, target = with_values(x, shown_Z), with_values(x, x.data - shown_Z)
+    # All draw for the whole batch, so that what is drawn does not depend on how many they are
+    share = training.processes.share
+    batch_B = share(batch_B)
+    shown, target = (share(with_values(x, values_Z)) for values_Z in (shown_Z, x.data - shown_Z))
     net = training.net
     h_BH = hidden_layer(net, data.encoding.encode(shown, batch_B), data.encoding.centre_I)
     offset_BG = offsets(net, data.encoding, batch_B)
     y, dtype = Rows.of(target, data.device), product_type(data.device)
     loss = multinomial_loss(h_BH, net.decoder.weight, offset_BG, y, dtype=dtype, workspace=workspace)
-    return training.take_step(loss)
+    return training.take_step(loss, weight=float(target.data.sum()))
 
 
 @torch.no_grad()
 def held_out_loss(net: Autoencoder | None, data: CountsData) -> float:
     """Negative log-likelihood of a held-out molecule; by the gene frequencies if there is no `net`."""
     total, n_molecules, dtype = 0.0, float(data.stopping.sum()), product_type(data.device)
-    for start in range(0, len(data.stopping_cells), CELLS_PER_BLOCK):
-        rows, y = data.stopping_cells[start : start + CELLS_PER_BLOCK], data.stopping[start : start + CELLS_PER_BLOCK]
+    own = data.processes.part(len(data.stopping_cells))
+    for start in range(own.start, own.stop, CELLS_PER_BLOCK):
+        block = slice(start, min(start + CELLS_PER_BLOCK, own.stop))
+        rows, y = data.stopping_cells[block], data.stopping[block]
         batch_B, target = data.batch_N[rows], Rows.of(y, data.device)
         if net is None:
             chosen_B = torch.as_tensor(batch_B, device=data.device)
@@ -128,4 +135,4 @@ def held_out_loss(net: Autoencoder | None, data: CountsData) -> float:
             offset_BG = offsets(net, data.encoding, batch_B)
             loss = multinomial_loss(h_BH, net.decoder.weight, offset_BG, target, dtype=dtype)
         total += float(loss) * float(y.sum())
-    return total / max(n_molecules, 1.0)
+    return float(data.processes.sum(np.array([total]))[0]) / max(n_molecules, 1.0)
