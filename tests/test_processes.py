@@ -21,8 +21,11 @@ from hypothesis import strategies as st
 from scipy import sparse
 
 from scautoimpute import AutoImpute
+from scautoimpute._counts_facts import CountsFacts
+from scautoimpute._stored_counts import StoredCounts
 from scautoimpute.cli import main
 from scautoimpute.datasets import simulate
+from scautoimpute.io.stream import open_cells
 from scautoimpute.model import checkpoint as checkpoint_module
 from scautoimpute.model.checkpoint import Checkpoint
 from scautoimpute.model.counts_fit import fit_counts
@@ -101,8 +104,37 @@ def test_a_process_alone_does_nothing(monkeypatch):
         assert here is ALONE is current()
     values, loss = np.arange(3.0), torch.tensor(2.0)
     assert here.sum(values) is values is here.from_first(values) is here.share(values)
+    assert here.all(values) == [values]
     assert float(here.mean(loss, [], 7.0)) == 2
     assert here.own_device(torch.device("cuda")) == torch.device("cuda")
+
+
+def facts_of(here, path):
+    with open_cells(path, stacklevel=1) as cells:
+        counts = StoredCounts(cells, None)
+        chosen = counts.choose()
+        return chosen.objective, None if counts._facts is None else counts.facts()
+
+
+@pytest.mark.parametrize("n_cells", [2, 1500])
+def test_each_process_reads_its_own_cells_and_knows_of_all(n_cells, tmp_path):
+    rng = np.random.default_rng(0)
+    x = sparse.csr_matrix(rng.poisson(0.8, (n_cells, 7)) * rng.integers(1, 90_000, 7)).astype(np.float32)
+    anndata.AnnData(x).write_h5ad(tmp_path / "cells.h5ad")
+    wanted = CountsFacts.of([sparse.csr_array(x)], 7)
+    for _, facts in together(3, tmp_path, facts_of, tmp_path / "cells.h5ad"):
+        np.testing.assert_array_equal(facts.total_G, wanted.total_G)
+        np.testing.assert_array_equal(facts.cells_G, wanted.cells_G)
+        np.testing.assert_array_equal(facts.libraries(), wanted.libraries())
+        for share in (0, 0.3, 0.99, 1):
+            assert facts.histogram.quantile(share) == wanted.histogram.quantile(share)
+
+
+def test_a_fraction_that_one_process_finds_is_known_to_all(tmp_path):
+    x = np.ones((90, 4), np.float32)
+    x[80, 2] = 0.5
+    anndata.AnnData(x).write_h5ad(tmp_path / "cells.h5ad")
+    assert together(2, tmp_path, facts_of, tmp_path / "cells.h5ad") == [("masked", None)] * 2
 
 
 def told(here):
@@ -118,6 +150,7 @@ def told(here):
         means,
         here.sum(np.array([1e-17, here.rank])),
         here.from_first(f"of {here.rank}"),
+        here.all(here.rank),
         current() is here,
     )
 
@@ -129,10 +162,10 @@ def test_means_and_sums_are_those_of_numpy(tmp_path):
         wanted = np.average([gradients[index] for gradients, *_ in answers], axis=0, weights=weight)
         for _, means, *_ in answers:
             np.testing.assert_allclose(means[index], wanted, rtol=1e-5)
-    for _, means, total, word, is_current in answers:
+    for _, means, total, word, ranks, is_current in answers:
         np.testing.assert_allclose(means[2], np.average([1, 2, 3], weights=weight), rtol=1e-6)
         np.testing.assert_array_equal(total, [3e-17, 3])
-        assert (word, is_current) == ("of 0", True)
+        assert (word, ranks, is_current) == ("of 0", [0, 1, 2], True)
 
 
 # ------------------------------------------------------------------------------------------------- training

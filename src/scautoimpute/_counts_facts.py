@@ -52,6 +52,13 @@ class CountsFacts:
         self.histogram.add(block.data)
         self._library.append(row_sums(block))
 
+    def merge(self, other: "CountsFacts") -> None:
+        """Take the cells of another into account, after its own; all are sums of whole numbers, and exact."""
+        self.total_G += other.total_G
+        self.cells_G += other.cells_G
+        self.histogram.merge(other.histogram)
+        self._library += other._library
+
     def libraries(self) -> "FloatArray":
         """Return the molecules of each cell."""
         return np.concatenate(self._library)

@@ -23,16 +23,24 @@ class CountHistogram:
     """
 
     def __init__(self) -> None:
-        self._frequent = np.zeros(FREQUENT, dtype=np.int64)
+        self._frequent = np.zeros(0, dtype=np.int64)  # as long as the largest of them
         self._others: dict[float, int] = {}
 
     def add(self, values_Z: NDArray[Any]) -> None:
         """Take some more values into account."""
         is_frequent_Z = (values_Z < FREQUENT) & (values_Z == np.rint(values_Z))
-        found = np.bincount(values_Z[is_frequent_Z].astype(np.int64))
-        self._frequent[: len(found)] += found
         others, n_of_each = np.unique(values_Z[~is_frequent_Z], return_counts=True)
-        for value, n in zip(others.tolist(), n_of_each.tolist(), strict=True):
+        found = np.bincount(values_Z[is_frequent_Z].astype(np.int64))
+        self._add(found, dict(zip(others.tolist(), n_of_each.tolist(), strict=True)))
+
+    def merge(self, other: "CountHistogram") -> None:
+        """Take into account what another has gathered."""
+        self._add(other._frequent, other._others)
+
+    def _add(self, frequent: NDArray[np.int64], others: dict[float, int]) -> None:
+        self._frequent = np.pad(self._frequent, (0, max(0, len(frequent) - len(self._frequent))))
+        self._frequent[: len(frequent)] += frequent
+        for value, n in others.items():
             self._others[value] = self._others.get(value, 0) + n
 
     @property

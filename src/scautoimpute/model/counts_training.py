@@ -106,7 +106,7 @@ def _step(training: CountsTraining, data: CountsData, rows: NDArray[np.intp], wo
     share_B = rng.uniform(*SHOWN, size=len(rows)).astype(np.float32)
     shown_Z = thin_values(x.data, np.repeat(share_B, np.diff(x.indptr)), rng)
     # All draw for the whole batch, so that what is drawn does not depend on how many they are
-    share = training.processes.share
+    share = data.processes.share
     batch_B = share(batch_B)
     shown, target = (share(with_values(x, values_Z)) for values_Z in (shown_Z, x.data - shown_Z))
     net = training.net

@@ -157,6 +157,17 @@ class Processes:
             distributed.broadcast_object_list(told, src=0)
         return told[0]
 
+    def all(self, value: Value) -> list[Value]:
+        """Return what each process gives as `value`, in the order of their ranks."""
+        if self.size == 1:
+            return [value]
+        from torch import distributed
+
+        told = [value] * self.size
+        with self._lost_found_out():
+            distributed.all_gather_object(told, value)
+        return told
+
     def _taken(self, size: int, like: "Tensor") -> "Tensor":
         """Memory that one step leaves to the next."""
         if self._buffer is None or len(self._buffer) != size or self._buffer.device != like.device:
