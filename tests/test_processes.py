@@ -214,13 +214,24 @@ def assert_same(first, second):
 
 
 def test_training_stops_where_that_of_one_process_does(counts, tmp_path):
-    options = {"hidden": 8, "n_networks": 1}
+    options = {"hidden": 8, "n_networks": 1, "threshold": 3e-3}
     one = together(1, tmp_path, trained, counts, options)[0]
     first, second = together(2, tmp_path, trained, counts, options)
     assert_same(first, second)
     assert first[3] is one[3] is True
     assert len(first[1]) == len(one[1])
     np.testing.assert_allclose(first[2]["model"]["deviance"], one[2]["model"]["deviance"], rtol=1e-3)
+
+
+def refused(here, x):
+    with pytest.raises(ValueError, match="process") as caught:
+        AutoImpute("counts", max_epochs=1).fit(x * (1 + here.rank))
+    return str(caught.value)
+
+
+def test_processes_that_have_read_different_counts_refuse_to_train(counts, tmp_path):
+    said = "process 1 of 2 has read other counts than process 0: give all of them the same file"
+    assert together(2, tmp_path, refused, counts) == [said] * 2
 
 
 class StoppedError(Exception):
@@ -373,8 +384,15 @@ def lost_line(killed, *more):
 
 
 LAUNCHED = """
-import os, test_processes
-test_processes.command(os.environ["RANK"], ".", test_processes.OF_COUNTS)
+import os, sys, torch
+from scautoimpute.cli import main
+from scautoimpute.model import checkpoint
+
+checkpoint.SECONDS_BETWEEN, checkpoint.LARGEST_SHARE = 0.02, 0.5
+torch.cpu._is_avx512_bf16_supported = torch.cpu._is_amx_tile_supported = lambda: False
+said = open("said" + os.environ["RANK"], "w")
+os.dup2(said.fileno(), 1), os.dup2(said.fileno(), 2)
+main()
 """
 
 
@@ -382,10 +400,9 @@ def launch(folder, *more):
     """Start two processes with torchrun."""
     (folder / "launched.py").write_text(LAUNCHED)
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "launched.py"]
-    paths = os.pathsep.join([str(Path(__file__).parent), *filter(None, [os.environ.get("PYTHONPATH")])])
+    arguments = ["impute", "cells.h5ad", "-o", "out.h5ad", *OPTIONS, *OF_COUNTS, *more]
     with (folder / "said_by_torchrun").open("w") as said:
-        options = {"cwd": folder, "env": os.environ | {"PYTHONPATH": paths}, "stdout": said, "stderr": said}
-        return subprocess.Popen(torchrun, **options)
+        return subprocess.Popen([*torchrun, *arguments], cwd=folder, stdout=said, stderr=said)
 
 
 def test_torchrun_loses_a_process_and_the_run_is_gone_on_with(folder, reference):

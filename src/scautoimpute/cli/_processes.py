@@ -9,6 +9,7 @@ import typer
 
 if TYPE_CHECKING:
     from ..model.processes import Processes
+    from ..model.roster import Roster
 
 __all__ = ["command_words", "end_of_others", "only_if_alone", "several_processes"]
 
@@ -25,7 +26,7 @@ def several_processes() -> "Iterator[Processes]":
     from ..model.processes import joined
 
     with joined() as processes:
-        if processes.size == 1:
+        if processes.roster is None:
             yield processes
             return
         try:
@@ -36,7 +37,7 @@ def several_processes() -> "Iterator[Processes]":
         except BaseException as error:
             if processes.is_apart:
                 raise
-            said = _to_be_said(error, processes)
+            said = _to_be_said(error, processes.roster)
             raise said from (None if said is error else error)
 
 
@@ -54,34 +55,34 @@ def _silence(*, unless: bool) -> Iterator[None]:
         yield
 
 
-def _to_be_said(error: BaseException, processes: "Processes") -> BaseException:
+def _to_be_said(error: BaseException, roster: "Roster") -> BaseException:
     """Return what this process is to say of an error that ends it: another one, or nothing."""
     from ..errors import LostProcessError
 
     is_own = isinstance(error, Exception) and not isinstance(error, LostProcessError)
-    processes.say_farewell(str(error) if is_own else "")
+    roster.say_farewell(str(error) if is_own else "")
     if is_own:
-        return error if processes.is_first else _own_error(error, processes)
-    trouble = str(error) if isinstance(error, LostProcessError) else processes.trouble()
-    if processes.is_first and trouble is None:  # Ctrl-C
+        return error if roster.rank == 0 else _own_error(error, roster)
+    trouble = str(error) if isinstance(error, LostProcessError) else roster.trouble()
+    if roster.rank == 0 and trouble is None:  # Ctrl-C
         return error
-    if trouble is not None and _speaks(processes):
+    if trouble is not None and _speaks(roster):
         return _with_notes_of(error, LostProcessError(trouble))
     return typer.Exit(1)
 
 
-def _own_error(error: BaseException, processes: "Processes") -> BaseException:
+def _own_error(error: BaseException, roster: "Roster") -> BaseException:
     """An error that the first process has too is said by it."""
-    if processes.farewell_of(0, seconds=SECONDS_TO_SAY_THE_SAME) == str(error):
+    if roster.farewell_of(0, seconds=SECONDS_TO_SAY_THE_SAME) == str(error):
         return typer.Exit(1)
-    error.args = (f"{processes.name}: {error}",)
+    error.args = (f"process {roster.rank} of {roster.size}: {error}",)
     return error
 
 
-def _speaks(processes: "Processes") -> bool:
+def _speaks(roster: "Roster") -> bool:
     """Whether this is the first of the processes that are left."""
-    lost = processes.lost()
-    return all(rank in lost for rank in range(processes.rank))
+    lost = roster.lost()
+    return all(rank in lost for rank in range(roster.rank))
 
 
 def _with_notes_of(error: BaseException, other: BaseException) -> BaseException:

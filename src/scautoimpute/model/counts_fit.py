@@ -68,10 +68,11 @@ def fit_counts(
     The model, its scores on held-out molecules, and what happened in the training of each network.
     """
     staged, checkpoint = stage(x, settings.held_out_share, rng, folder=staging), checkpoint or Checkpoint()
+    processes = current()
+    _refuse_different(processes.all(staged.digest))
     checkpoint.claim(staged.digest)
     _refuse_nothing_held_out(staged, settings.held_out_share)
     encoding = CountsEncoding.fit(staged.visible, batch_N).to(device)
-    processes = current()
     data = CountsData(staged.visible, batch_N, encoding, staged.stopping.rows, staged.stopping.cells, processes)
     trained = {
         name: _train(data, settings, rng, partial(on_epoch, name), checkpoint.network(name))
@@ -137,6 +138,14 @@ def _go_on_together(training: CountsTraining, processes: Processes) -> None:
     on_cpu, values = processes.from_first((on_cpu, values))
     if not processes.is_first:
         training.load_state(on_cpu, values)
+
+
+def _refuse_different(digests: list[str]) -> None:
+    others = [rank for rank, digest in enumerate(digests) if digest != digests[0]]
+    if others:
+        which = f"process {others[0]} of {len(digests)}"
+        msg = f"{which} has read other counts than process 0: give all of them the same file"
+        raise ValueError(msg)
 
 
 def _refuse_nothing_held_out(staged: Staged, share: float | None) -> None:

@@ -8,22 +8,21 @@ process on its own takes part in nothing, and pays nothing.
 torch is imported when there are several, since the command line asks for them before anything else.
 """
 
-import json
 import os
 import signal
-import socket
 import threading
 import time
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from datetime import timedelta
 from itertools import islice
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
 from ..errors import LostProcessError
 from ..io.checks import one_line
+from .roster import Roster
 
 if TYPE_CHECKING:
     import torch
@@ -36,7 +35,6 @@ _NEEDED = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")  # PyTorch's name
 _TO_MEET = timedelta(minutes=5)
 _TO_ANSWER = timedelta(minutes=30)  # the slowest may take so much longer for a pass over the data; the dead are found
 SECONDS_BETWEEN_LOOKS = 5e-5
-SECONDS_TO_DIE = 1.0  # a connection breaks a moment before its process is gone
 
 Value = TypeVar("Value")
 
@@ -50,13 +48,12 @@ class Processes:
         Which of how many this is, from 0.
     n_here
         How many are on this machine.
-    store
-        What all can write to and read from, also while some are in trouble.
+    roster
+        Who they are, and what becomes of them; None of a process alone.
     """
 
-    def __init__(self, rank: int = 0, size: int = 1, *, n_here: int = 1, store: Any = None) -> None:
-        self.rank, self.size, self.n_here = rank, size, n_here
-        self._store, self._others = store, {} if store is None else _introduced(store, rank, size)
+    def __init__(self, rank: int = 0, size: int = 1, *, n_here: int = 1, roster: Roster | None = None) -> None:
+        self.rank, self.size, self.n_here, self.roster = rank, size, n_here, roster
         self._buffer: Tensor | None = None
 
     @property
@@ -68,11 +65,6 @@ class Processes:
     def is_apart(self) -> bool:
         """Whether it goes on alone."""
         return _current is not self
-
-    @property
-    def name(self) -> str:
-        """What it is called in messages."""
-        return f"process {self.rank} of {self.size}"
 
     # ------------------------------------------------------------------------------------------ who does what
 
@@ -195,37 +187,6 @@ class Processes:
         distributed.destroy_process_group()
         _current = ALONE
 
-    def say_farewell(self, error: str = "") -> None:
-        """Leave word for the others that this process ends in an orderly way, with which error if any."""
-        with suppress(RuntimeError):  # what holds the words may itself be lost
-            self._store.set(f"farewell {self.rank}", error)
-
-    def farewell_of(self, rank: int, *, seconds: float = 0.0) -> str | None:
-        """Return the word that another one left within so many seconds, None if it did not."""
-        with suppress(RuntimeError):
-            for _ in _looks(seconds):
-                if self._store.check([f"farewell {rank}"]):
-                    return str(self._store.get(f"farewell {rank}").decode())
-        return None
-
-    def lost(self) -> list[int]:
-        """Return the processes of this machine that are gone without a word."""
-        return [rank for rank in self._others if _is_gone(*self._others[rank]) and self.farewell_of(rank) is None]
-
-    def trouble(self) -> str | None:
-        """Say which others are lost, or ended with which error; None if that is not to be seen."""
-        for _ in _looks(SECONDS_TO_DIE):
-            lost, words = self.lost(), {rank: self.farewell_of(rank) for rank in self._others}
-            if lost:
-                many = f"processes {', '.join(map(str, lost))}" if len(lost) > 1 else f"process {lost[0]}"
-                return f"{many} of {self.size} {'were' if len(lost) > 1 else 'was'} lost (killed, or out of memory)"
-            failed = next(((rank, word) for rank, word in words.items() if word), None)
-            if failed is not None:
-                return f"process {failed[0]} of {self.size} ended with an error ({failed[1]})"
-            if None not in words.values():
-                break
-        return None
-
     @contextmanager
     def _lost_found_out(self) -> Iterator[None]:
         try:
@@ -234,7 +195,7 @@ class Processes:
             if threading.current_thread() is threading.main_thread():
                 signal.signal(signal.SIGTERM, signal.SIG_IGN)  # the launcher's, which ends the others in a moment
             cause = f"one of the {self.size} processes was lost ({one_line(error, limit=100)})"
-            raise LostProcessError(self.trouble() or cause) from error
+            raise LostProcessError((self.roster and self.roster.trouble()) or cause) from error
 
 
 ALONE = Processes()
@@ -276,7 +237,8 @@ def _join() -> Processes:
     gpus = torch.cuda.is_available() and distributed.is_nccl_available()
     try:
         store, rank, size = next(rendezvous("env://", timeout=_TO_MEET))
-        here = Processes(rank, size, n_here=int(os.environ.get("LOCAL_WORLD_SIZE", size)), store=store)
+        n_here = int(os.environ.get("LOCAL_WORLD_SIZE", size))
+        here = Processes(rank, size, n_here=n_here, roster=Roster(store, rank, size))
         distributed.init_process_group(
             "cpu:gloo,cuda:nccl" if gpus else "gloo",
             store=store,
@@ -294,32 +256,5 @@ def _join() -> Processes:
     return here
 
 
-def _introduced(store: Any, rank: int, size: int) -> dict[int, tuple[str, int]]:
-    """Machine and process number of every other one."""
-    store.set(f"process {rank}", json.dumps([socket.gethostname(), os.getpid()]))
-    return {other: tuple(json.loads(store.get(f"process {other}"))) for other in range(size) if other != rank}
-
-
-def _is_gone(machine: str, number: int) -> bool:
-    """Whether a process of this machine has ended; of others that is not to be seen."""
-    import psutil
-
-    if machine != socket.gethostname():
-        return False
-    try:
-        return bool(psutil.Process(number).status() == psutil.STATUS_ZOMBIE)
-    except psutil.NoSuchProcess:
-        return True
-
-
 def _in_memory_order(gradient: "Tensor") -> "Tensor":
     return gradient.t() if gradient.ndim == 2 and not gradient.is_contiguous() else gradient
-
-
-def _looks(seconds: float) -> Iterator[None]:
-    """Yield once, and again until so many seconds are over."""
-    end = time.monotonic() + seconds
-    yield
-    while time.monotonic() < end:
-        time.sleep(0.02)
-        yield
