@@ -223,6 +223,15 @@ def test_training_stops_where_that_of_one_process_does(counts, tmp_path):
     np.testing.assert_allclose(first[2]["model"]["deviance"], one[2]["model"]["deviance"], rtol=1e-3)
 
 
+@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two GPUs")
+def test_two_gpus_equal_one(counts, tmp_path):
+    options = {"hidden": 8, "n_networks": 1, "max_epochs": 5, "device": "cuda"}
+    one = together(1, tmp_path, trained, counts, options)[0]
+    first, second = together(2, tmp_path, trained, counts, options)
+    assert_same(first, second)
+    np.testing.assert_allclose(first[1]["held_out_loss"], one[1]["held_out_loss"], rtol=1e-2)
+
+
 def refused(here, x):
     with pytest.raises(ValueError, match="process") as caught:
         AutoImpute("counts", max_epochs=1).fit(x * (1 + here.rank))
