@@ -19,7 +19,7 @@ from ._recipe import MIN_CELLS, aligned_genes, gene_counts, gene_facts, selectio
 from ._training_report import refuse_few
 from ._umi import molecules, refuse_fractions, refuse_reads
 from .io.checks import refuse_transposed
-from .io.matrix import CELLS_PER_BLOCK, row_blocks, row_sums
+from .io.matrix import CELLS_PER_BLOCK, blocks_of, row_sums
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -164,7 +164,7 @@ def counted_rows(
 
 def _normalised(x: Any, median: float) -> "Callable[[], Iterator[Any]]":
     """Return what goes through the cells block by block, normalised."""
-    return lambda: (normalised_by(x[rows], median)[0] for rows in row_blocks(x, CELLS_PER_BLOCK))
+    return lambda: (normalised_by(block, median)[0] for _, block in blocks_of(x, CELLS_PER_BLOCK))
 
 
 def counted_as(adata: "AnnData", recipe: dict[str, Any], *, layer: str | None = None) -> Counted:

@@ -113,13 +113,20 @@ class CountsOutput:
         """Yield mean and standard deviation of the modelled genes of the output."""
         columns_S = self.shown.columns_S
         if self.columns_P.size == x.shape[1]:
-            yield from self.model.posterior(x, *batches, columns=None if self.shown.genes_O is None else columns_S)
+            columns = None if self.shown.genes_O is None else columns_S
+            yield from self.model.posterior(x, *batches, columns=columns, with_sd=self.needs_sd)
             return
-        for rows, mean_BG, sd_BG in self.model.posterior(x, *batches):
+        for rows, mean_BG, sd_BG in self.model.posterior(x, *batches, with_sd=self.needs_sd):
             # The molecules seen are of the genes that the data have
             share_B1 = mean_BG[:, self.columns_P].sum(1, keepdims=True)
             share_B1 /= np.maximum(mean_BG.sum(1, keepdims=True), 1e-30)
-            yield rows, *(values[:, columns_S] / np.maximum(share_B1, 1e-30) for values in (mean_BG, sd_BG))
+            sd_BS = sd_BG[:, columns_S] if self.needs_sd else sd_BG
+            yield rows, *(values / np.maximum(share_B1, 1e-30) for values in (mean_BG[:, columns_S], sd_BS))
+
+    @property
+    def needs_sd(self) -> bool:
+        """Whether anything is made of the standard deviations."""
+        return self.with_sd or self.scale == "expected_log1p"
 
     def _others(self, counts: Any, library_B: "FloatArray") -> sparse.csr_array:
         """Observed values of the genes that are not modelled."""

@@ -75,8 +75,12 @@ def from_counts(
         ratio_B1 = depth_B1 / library_B1
         mean, sd = mean_BP * ratio_B1, sd_BP * ratio_B1
         return expected_log1p(mean, sd, factor=PER_CELL / depth_B1).astype(np.float32)
-    per_10k_BP = mean_BP * (PER_CELL / library_B1)
-    return np.asarray(np.log1p(per_10k_BP) if scale == "log1p" else per_10k_BP, dtype=np.float32)
+    per_10k_BP = mean_BP.astype(np.float32, copy=False) * (PER_CELL / library_B1).astype(np.float32)
+    if scale == "log1p":
+        from torch import from_numpy
+
+        from_numpy(per_10k_BP).log1p_()  # five times as fast as NumPy's
+    return per_10k_BP
 
 
 def sd_from_counts(

@@ -1,18 +1,20 @@
 """The counts objective on cells of a file: blocks on their way through a model, and what is known of all of them."""
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from ._alignment import Alignment
 from ._application import recipe_of, record_of
 from ._batches import batch_positions
+from ._cluster import each_block
 from ._counted import size_factors
 from ._counts import refuse_all_zero, refuse_values, report_empty
 from ._counts_layer import Batches, CountsOutput, is_sparse_better
 from ._counts_run import CELLS_AT_A_TIME, batch_labels, depths, words_of
-from ._output_form import OutputForm
+from ._output_form import OutputForm, Rows
 from ._recipe import aligned_genes, gene_facts
 from ._umi import molecules, refuse_fractions
 from .autoimpute import AutoImpute
@@ -101,24 +103,18 @@ class CountsRun:
 
     def blocks(self) -> "Iterator[tuple[Any, NDArray[np.float32], Any]]":
         """Yield the rows of the layer, of the embedding, and of the standard deviations."""
-        depth_N, start = depths(self.depth, self.cells.n_obs), 0
-        with progress_bar(self.cells.n_obs, "imputing", "cell") as bar:
-            for counts in self.cells.rows(self.layer, CELLS_AT_A_TIME):
-                refuse_values(counts, first_row=start)
-                refuse_fractions(counts)
-                rows = slice(start, start + counts.shape[0])
-                yield self._estimate(counts, rows, None if depth_N is None else depth_N[rows])
-                start = rows.stop
-                bar.update(counts.shape[0])
+        depth_N, work = depths(self.depth, self.cells.n_obs), _EstimateBlock(self.alignment, self.output)
 
-    def _estimate(self, counts: Any, rows: slice, depth_B: Any) -> "tuple[Any, NDArray[np.float32], Any]":
-        batches, library_B = self.batches.part(rows), row_sums(counts)
-        x = molecules(self.alignment.apply(counts))
-        new = self.output.rows(counts, x, batches, library_B=library_B, depth_B=depth_B)
-        self.seen_G[counts.indices] = True
-        self.library.append(library_B)
-        self.zeros += (new.n_zeros, new.n_filled)
-        return new.layer, self.output.model.embed(x, batches.own_N), new.sd
+        def given(rows: slice) -> tuple[Batches, Any]:
+            return self.batches.part(rows), None if depth_N is None else depth_N[rows]
+
+        with progress_bar(self.cells.n_obs, "imputing", "cell") as bar:
+            for rows, made in each_block(self.cells, self.layer, CELLS_AT_A_TIME, work, given=given):
+                self.seen_G |= made.seen_G
+                self.library.append(made.library_B)
+                self.zeros += (made.rows.n_zeros, made.rows.n_filled)
+                yield made.rows.layer, made.embedding, made.rows.sd
+                bar.update(rows.stop - rows.start)
 
     def finish(self, result: StoredResult | TextResult) -> dict[str, Any]:
         """Refuse what only all cells together show, complete `result` and return the record."""
@@ -157,6 +153,30 @@ class CountsRun:
                 self.cells.n_vars, n_kept=self.alignment.positions_P.size, n_seen=int(np.count_nonzero(self.seen_G))
             ),
         }
+
+
+class _Estimated(NamedTuple):
+    rows: Rows
+    embedding: "NDArray[np.float32]"
+    library_B: "FloatArray"
+    seen_G: "NDArray[np.bool_]"
+
+
+@dataclass(frozen=True)
+class _EstimateBlock:
+    """What is done to each block, wherever; see `CountsRun`."""
+
+    alignment: Alignment
+    output: CountsOutput
+
+    def __call__(self, counts: Any, rows: slice, given: tuple[Batches, Any]) -> _Estimated:
+        refuse_values(counts, first_row=rows.start)
+        refuse_fractions(counts)
+        (batches, depth_B), library_B = given, row_sums(counts)
+        x = molecules(self.alignment.apply(counts))
+        new = self.output.rows(counts, x, batches, library_B=library_B, depth_B=depth_B)
+        seen_G = np.bincount(counts.indices, minlength=counts.shape[1]) > 0
+        return _Estimated(new, self.output.model.embed(x, batches.own_N), library_B, seen_G)
 
 
 class StoredColumns:

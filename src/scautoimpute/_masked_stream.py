@@ -1,13 +1,15 @@
 """The masked objective on cells of a file: blocks on their way through a model, and what is known of all of them."""
 
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from ._application import recipe_of, record_of
+from ._cluster import each_block
 from ._counts import has_fractions, may_be_log, refuse_all_zero, refuse_small, refuse_values, report_empty
 from ._masked_layer import MaskedOutput
-from ._output_form import OutputForm
+from ._output_form import OutputForm, Rows
 from ._recipe import FittedRecipe, gene_facts
 from .autoimpute import AutoImpute
 from .io.matrix import CELLS_PER_BLOCK
@@ -73,26 +75,23 @@ class MaskedRun:
     def blocks(self) -> "Iterator[tuple[Any, NDArray[np.float32]]]":
         """Yield the rows of the layer and of the embedding."""
         with progress_bar(self.cells.n_obs, "imputing", "cell") as bar:
-            for x in self._counts():
-                yield self._impute(x)
-                bar.update(x.shape[0])
+            for rows, made in each_block(
+                self.cells, self.layer, CELLS_PER_BLOCK, _ImputeBlock(self.recipe, self.output)
+            ):
+                self._note(made)
+                if rows.start == 0 and self.has_fractions:
+                    self._refuse_logs_early()
+                yield made.rows.layer, made.embedding
+                bar.update(rows.stop - rows.start)
 
-    def _counts(self) -> "Iterator[Any]":
-        """Yield counts; what is none is refused as soon as it is met."""
-        first = 0
-        for x in self.cells.rows(self.layer, CELLS_PER_BLOCK):
-            refuse_values(x, first_row=first)
-            self._note(x)
-            if first == 0 and self.has_fractions:
-                self._refuse_logs_early()
-            yield x
-            first += x.shape[0]
-
-    def _note(self, x: Any) -> None:
-        self.n_entries += x.nnz
-        self.seen_G[x.indices] = True
-        self.has_fractions = self.has_fractions or has_fractions(x)
-        self.largest = max(self.largest, float(x.data.max(initial=0)))
+    def _note(self, made: "_Imputed") -> None:
+        self.n_entries += made.n_entries
+        self.seen_G |= made.seen_G
+        self.has_fractions = self.has_fractions or made.has_fractions
+        self.largest = max(self.largest, made.largest)
+        self.size_factor.append(made.size_factor_B)
+        self.is_empty.append(made.is_empty_B)
+        self.zeros += (made.rows.n_zeros, made.rows.n_filled)
 
     def _refuse_logs_early(self) -> None:
         """Look for a value that no log has in all cells, before the work is done rather than after."""
@@ -101,14 +100,6 @@ class MaskedRun:
             rest = self.cells.rows(self.layer, CELLS_PER_BLOCK)
             largest = next((v for v in (x.data.max(initial=0) for x in rest) if not may_be_log(v)), largest)
         refuse_small(largest, flagged=self.logs_said)
-
-    def _impute(self, x: Any) -> "tuple[Any, NDArray[np.float32]]":
-        log2, size_factor, is_empty = self.recipe.process(x)
-        new = self.output.rows(x, log2, size_factor)
-        self.size_factor.append(size_factor)
-        self.is_empty.append(is_empty)
-        self.zeros += (new.n_zeros, new.n_filled)
-        return new.layer, self.estimator.model_.embed(log2)
 
     def finish(self, result: StoredResult | TextResult) -> dict[str, Any]:
         """Refuse what only all cells together show, complete `result` and return the record."""
@@ -136,3 +127,30 @@ class MaskedRun:
         modelled = np.isin(np.arange(self.cells.n_vars), alignment.positions_P)
         result.finish(np.concatenate(self.size_factor), modelled, record)
         return record
+
+
+class _Imputed(NamedTuple):
+    rows: Rows
+    embedding: "NDArray[np.float32]"
+    size_factor_B: "FloatArray"
+    is_empty_B: "NDArray[np.bool_]"
+    seen_G: "NDArray[np.bool_]"
+    n_entries: int
+    has_fractions: bool
+    largest: float
+
+
+@dataclass(frozen=True)
+class _ImputeBlock:
+    """What is done to each block, wherever; see `MaskedRun`."""
+
+    recipe: FittedRecipe
+    output: MaskedOutput
+
+    def __call__(self, counts: Any, rows: slice, _: None) -> _Imputed:
+        refuse_values(counts, first_row=rows.start)
+        log2, size_factor_B, is_empty_B = self.recipe.process(counts)
+        new = self.output.rows(counts, log2, size_factor_B)
+        seen_G = np.bincount(counts.indices, minlength=counts.shape[1]) > 0
+        found = int(counts.nnz), has_fractions(counts), float(counts.data.max(initial=0))
+        return _Imputed(new, self.output.model.embed(log2), size_factor_B, is_empty_B, seen_G, *found)

@@ -16,7 +16,7 @@ _UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
 _SHARE_OF_FREE = 0.5  # of the memory that is free, where none was stated
 _COPIES = 8  # of the weights: their gradient, two moments, the average, the best, and those that products round to
 _DENSE_BLOCK = 64  # bytes of a cell and gene while a block is estimated: some sixteen matrices
-_SPARSE_BLOCK = 64  # bytes of a stored count while a block is read, checked and parted
+_SPARSE_BLOCK = 128  # bytes of a stored count while a block is read, checked and parted, and one made ahead
 _OF_A_CELL = 64  # bytes: library sizes, starts of rows, batches, the order
 
 

@@ -4,17 +4,19 @@ Shape legend: B cells of a block, G genes of the data, P genes of the model.
 """
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 from scipy import sparse
 
+from ._cluster import each_block
 from ._counts import has_fractions, refuse_all_zero, refuse_values
 from ._counts_facts import CountsFacts
 from ._facts_together import facts_together
 from ._objective import OF_FRACTIONS, Chosen, objective_by
 from ._umi import molecules, refuse_fractions
-from .io.matrix import CELLS_PER_BLOCK, row_blocks
+from .io.matrix import CELLS_PER_BLOCK
 from .progress import progress_bar
 
 if TYPE_CHECKING:
@@ -40,19 +42,16 @@ class StoredCounts:
         self._facts: CountsFacts | None = None
 
     def __getitem__(self, rows: slice) -> Any:
-        block = self._values(rows)
-        refuse_fractions(block)
-        return block
+        return _checked(self.cells.block(self.layer, rows), rows)
 
-    def _values(self, rows: slice) -> Any:
-        block = self.cells.block(self.layer, rows)
-        refuse_values(block, first_row=rows.start)
-        return block
+    def blocks(self, size: int) -> Iterator[tuple[slice, Any]]:
+        """Yield the rows of all cells, `size` at a time, and which they are."""
+        return each_block(self.cells, self.layer, size, _checked)
 
     def choose(self) -> Chosen:
         """Choose the objective by the data, as far as they have to be read for that."""
         self._facts = self._facts or facts_together(self)
-        if self._facts is None and any(has_fractions(block) for block in self._first_pass()):
+        if self._facts is None and any(self._first_pass(with_fractions=True)):
             return OF_FRACTIONS
         refuse_all_zero(int(self.facts().cells_G.sum()), self.shape)
         return objective_by(self.facts().verdict)
@@ -61,24 +60,38 @@ class StoredCounts:
         """Return what all cells together show, for which they are read once."""
         self._facts = self._facts or facts_together(self)
         if self._facts is None:
-            for block in self._first_pass():
-                refuse_fractions(block)
+            for _ in self._first_pass(with_fractions=False):
+                pass
         return self._facts  # type: ignore[return-value]
 
-    def _first_pass(self) -> Iterator[Any]:
-        """Yield all blocks; whoever takes them to the end leaves the facts behind."""
-        facts = CountsFacts(self.shape[1])
+    def _first_pass(self, *, with_fractions: bool) -> Iterator[bool]:
+        """Yield of all blocks whether they have fractions; whoever takes them to the end leaves the facts behind."""
+        facts, work = CountsFacts(self.shape[1]), partial(_facts_of, with_fractions=with_fractions)
         with progress_bar(self.shape[0], "looking at the counts", "cell") as bar:
-            for rows in row_blocks(self, CELLS_PER_BLOCK):
-                block = self._values(rows)
-                yield block
-                facts.add(block)
-                bar.update(block.shape[0])
+            for rows, found in each_block(self.cells, self.layer, CELLS_PER_BLOCK, work):
+                yield found is None
+                facts.merge(cast("CountsFacts", found))
+                bar.update(rows.stop - rows.start)
         self._facts = facts
 
     def of_genes(self, genes: "IntArray") -> "CountsOfGenes":
         """Return the counts of some genes, as training takes them."""
         return CountsOfGenes(self, genes)
+
+
+def _facts_of(block: Any, rows: slice, _: None, *, with_fractions: bool) -> CountsFacts | None:
+    """Return what a block shows, or None of fractions, which are refused unless they are looked for."""
+    refuse_values(block, first_row=rows.start)
+    if with_fractions and has_fractions(block):
+        return None
+    refuse_fractions(block)
+    return CountsFacts.of([block], block.shape[1])
+
+
+def _checked(block: Any, rows: slice, _: None = None) -> Any:
+    refuse_values(block, first_row=rows.start)
+    refuse_fractions(block)
+    return block
 
 
 class CountsOfGenes:
@@ -100,8 +113,12 @@ class CountsOfGenes:
     def __getitem__(self, rows: "slice | NDArray[np.intp]") -> sparse.csr_array:
         if not isinstance(rows, slice):
             return sparse.vstack([self[row : row + 1] for row in np.asarray(rows).tolist()], format="csr")
-        block = self._counts[rows]
-        return molecules(block if self._genes.size == block.shape[1] else block[:, self._genes])
+        return _molecules_of(self._counts[rows], self._genes)
+
+    def blocks(self, size: int) -> Iterator[tuple[slice, sparse.csr_array]]:
+        """Yield the rows of all cells, `size` at a time, and which they are."""
+        counts = self._counts
+        return each_block(counts.cells, counts.layer, size, partial(_read_block, genes=self._genes))
 
     def max(self) -> float:
         """Largest count, of any gene."""
@@ -110,3 +127,11 @@ class CountsOfGenes:
     def sum(self, dtype: Any = np.float64) -> Any:
         """All molecules."""
         return dtype(self._n_molecules)
+
+
+def _molecules_of(block: Any, genes: "IntArray") -> sparse.csr_array:
+    return molecules(block if genes.size == block.shape[1] else block[:, genes])
+
+
+def _read_block(block: Any, rows: slice, _: None, *, genes: "IntArray") -> sparse.csr_array:
+    return _molecules_of(_checked(block, rows), genes)

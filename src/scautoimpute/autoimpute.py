@@ -77,7 +77,7 @@ class AutoImpute:
     n_networks
         How many networks are averaged, of counts only: by default three for up to 2,000 cells, one for more.
     device
-        `"auto"` (a GPU if there is one), `"cpu"`, `"cuda"`, …
+        `"auto"` (a GPU if there is one), `"gpu"`, `"cpu"`, `"cuda:1"`, …
     random_state
         Seed or NumPy Generator. Same seed, same machine, same bytes.
 

@@ -13,6 +13,7 @@ from ._output_asked import as_options, given_of, output_asked, refuse_report_of
 from ._processes import end_of_others, only_if_alone, several_processes
 from ._progress import Progress
 from ._report import Reporting
+from ._scheduler import on_cluster
 from ._summary import report, summarise
 
 if TYPE_CHECKING:
@@ -115,8 +116,13 @@ def impute(
     max_memory: Annotated[
         str | None, typer.Option(help="Of the process, as 2G: counts that do not fit are trained on from disk.")
     ] = None,
+    scheduler: Annotated[
+        str | None, typer.Option(metavar="ADDRESS", help="Of a Dask cluster whose workers read and impute the cells.")
+    ] = None,
     seed: Annotated[int | None, typer.Option(help="Same seed, same machine, same bytes (default: 0).")] = None,
-    device: Annotated[str | None, typer.Option(help="auto (default), cpu, cuda, …")] = None,
+    device: Annotated[
+        str | None, typer.Option("--device", "--accelerator", help="auto (default), gpu, cpu, cuda:1, …")
+    ] = None,
     report_path: Annotated[
         Path | None, typer.Option("--report", help="Say in an HTML file whether imputation helps these data or harms.")
     ] = None,
@@ -134,7 +140,7 @@ def impute(
     debug: Debug = False,  # noqa: ARG001
 ) -> None:
     """Impute IN and write the result to OUT: scautoimpute impute cells.h5ad -o imputed.h5ad."""
-    with one_line_errors(), several_processes() as processes:
+    with one_line_errors(), several_processes() as processes, on_cluster(scheduler):
         from .._refusals import refuse_sd_in_text
         from ..io import check_writable
 
@@ -171,6 +177,7 @@ def impute(
             genes=genes,
             **training,
             max_memory=max_memory,
+            scheduler=scheduler,
             **of_counts,
             **given_of(asked_of, matrix=matrix),
         )

@@ -16,6 +16,7 @@ __all__ = [
     "RAW",
     "as_observed",
     "block_csr",
+    "blocks_of",
     "counts_matrix",
     "is_integer_counts",
     "matrix_and_names",
@@ -129,6 +130,21 @@ def row_blocks(matrix: Any, size: int) -> Iterator[slice]:
         raise ValueError(msg)
     n_rows = matrix.shape[0]
     return (slice(start, min(start + size, n_rows)) for start in range(0, n_rows, size))
+
+
+def blocks_of(matrix: Any, size: int) -> Iterator[tuple[slice, Any]]:
+    """Yield what `row_blocks` yields, and these rows; by way of `matrix.blocks` if it has a way of its own to them.
+
+    Examples
+    --------
+    >>> [(rows.stop, block.shape) for rows, block in blocks_of(np.zeros((5, 2)), 3)]
+    [(3, (3, 2)), (5, (2, 2))]
+    """
+    if hasattr(matrix, "blocks"):
+        yield from matrix.blocks(size)
+        return
+    for rows in row_blocks(matrix, size):
+        yield rows, matrix[rows]
 
 
 def rows_per_block(n_columns: int) -> int:

@@ -19,7 +19,7 @@ from .store import open_zarr
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["StoredCells", "StoredMatrix", "is_stored_by_rows", "names_at", "open_cells"]
+__all__ = ["StoredCells", "StoredMatrix", "is_stored_by_rows", "names_at", "open_cells", "reopened"]
 
 
 class StoredCells:
@@ -88,6 +88,11 @@ class StoredCells:
             matrix = _row_wise(matrix, self.path)
             self._by_rows[layer] = matrix if columns is None else _SomeGenes(matrix, columns)
         return self._by_rows[layer]
+
+    def stays_on_disk(self, layer: str | None) -> bool:
+        """Whether rows of the counts are read when they are asked for, rather than the whole before."""
+        matrix = self.by_rows(layer)
+        return isinstance(matrix._matrix if isinstance(matrix, _SomeGenes) else matrix, StoredMatrix)
 
     def rows(self, layer: str | None, size: int) -> Iterator[Any]:
         """Yield the counts as canonical ``csr_array``s of `size` cells, fewer in the last."""
@@ -175,6 +180,16 @@ def open_cells(path: Path, *, stacklevel: int = 1) -> Iterator[StoredCells]:
         with parsing(path):
             cells = StoredCells(path, opened.enter_context(_root(path)))
             cells.make_names_unique(stacklevel=stacklevel + 3)
+        yield cells
+
+
+@contextmanager
+def reopened(path: Path, names: "pd.Index[str]") -> Iterator[StoredCells]:
+    """Open for its counts a file that `open_cells` has opened elsewhere, whose genes have these, unique, `names`."""
+    with ExitStack() as opened:
+        with parsing(path):
+            cells = StoredCells(path, opened.enter_context(_root(path)))
+        cells.var_names = names
         yield cells
 
 

@@ -59,6 +59,7 @@ class CountsModel:
         into_N: NDArray[np.intp] | None = None,
         *,
         columns: NDArray[np.int64] | None = None,
+        with_sd: bool = True,
     ) -> Iterator[tuple[slice, NDArray[np.float32], NDArray[np.float32]]]:
         """Posterior mean and standard deviation of each cell's expected counts, block by block.
 
@@ -72,24 +73,30 @@ class CountsModel:
             Batch that the expectation is for; by default the cell's own.
         columns
             Genes that are wanted, in this order; all by default.
+        with_sd
+            Without, no time is spent on standard deviations, and none are given: B × 0.
         """
         wanted = None if columns is None else torch.as_tensor(columns, device=self.device)
         for rows in self.blocks(x):
             own_B = batch_N[rows]
-            mean_BG, variance_BG = self._mixed(x[rows], own_B, own_B if into_N is None else into_N[rows], wanted)
+            experts = self.experts(x[rows], own_B, own_B if into_N is None else into_N[rows])
+            mean_BG, variance_BG = self._mixed(experts, wanted, with_variance=with_sd)
             yield rows, as_array(mean_BG), as_array(variance_BG.clamp_(min=0).sqrt_())
 
     @torch.no_grad()
-    def _mixed(self, x: sparse.csr_array, batch_B: Any, into_B: Any, wanted: Tensor | None) -> tuple[Tensor, Tensor]:
+    def _mixed(
+        self, experts: Iterator[tuple[Tensor, Tensor]], wanted: Tensor | None, *, with_variance: bool
+    ) -> tuple[Tensor, Tensor]:
         """Mean and variance of a mixture: the variance within the experts, and that between their means."""
         mean_BG, square_BG = torch.zeros(()), torch.zeros(())
-        for weight, (expert_BG, variance_BG) in zip(self.weights_K, self.experts(x, batch_B, into_B), strict=True):
+        for weight, (expert_BG, variance_BG) in zip(self.weights_K, experts, strict=True):
             if weight > 0:
                 # Only now, since the rates of a cell are brought to a sum over all genes
-                some_BG, spread_BG = _columns(expert_BG, wanted), _columns(variance_BG, wanted)
+                some_BG = _columns(expert_BG, wanted)
                 mean_BG = mean_BG + float(weight) * some_BG
-                square_BG = square_BG + float(weight) * (spread_BG + some_BG.square())
-        return mean_BG, square_BG - mean_BG.square()
+                if with_variance:
+                    square_BG = square_BG + float(weight) * (_columns(variance_BG, wanted) + some_BG.square())
+        return mean_BG, square_BG - mean_BG.square() if with_variance else mean_BG[:, :0].clone()
 
     @torch.no_grad()
     def experts(self, x: sparse.csr_array, batch_B: Any, into_B: Any) -> Iterator[tuple[Tensor, Tensor]]:
@@ -171,7 +178,7 @@ def whole_posterior(
     """Posterior mean and standard deviation of all cells, N × G; the latter is empty if it is not wanted."""
     mean_NG, sd_NG = np.empty(x.shape, np.float32), np.empty(x.shape if with_sd else (0, 0), np.float32)
     with progress_bar(x.shape[0], "imputing", "cell") as bar:
-        for rows, mean_BG, sd_BG in model.posterior(x, batch_N, into_N):
+        for rows, mean_BG, sd_BG in model.posterior(x, batch_N, into_N, with_sd=with_sd):
             mean_NG[rows] = mean_BG
             if with_sd:
                 sd_NG[rows] = sd_BG

@@ -6,6 +6,7 @@ Shape legend: N cells, B cells in a block, G genes, K batches, I = G + K inputs 
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, fields, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -72,9 +73,15 @@ class CountsEncoding:
     def encode(self, x: sparse.csr_array, batch_B: NDArray[np.intp]) -> sparse.csr_array:
         """Inputs before their centre is subtracted, which would make them dense, B × I."""
         value_Z = _log_normalised(x, self.median_library).astype(np.float32)
-        value_Z *= self.unit_G.cpu().numpy()[x.indices]
+        value_Z *= self._units[x.indices]
         inputs = sparse.csr_array((value_Z, x.indices, x.indptr), shape=x.shape)
         return inputs if self.n_batches == 1 else sparse.hstack([inputs, self.one_hot(batch_B)], format="csr")
+
+    @cached_property
+    def _units(self) -> NDArray[np.float32]:
+        """`unit_G`, wherever that is, as an array."""
+        units: NDArray[np.float32] = self.unit_G.cpu().numpy()
+        return units
 
     def one_hot(self, batch_B: NDArray[np.intp]) -> sparse.csr_array:
         """One column per batch, B × K."""

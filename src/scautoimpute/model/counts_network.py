@@ -22,6 +22,7 @@ from .network import Autoencoder
 
 __all__ = [
     "SMALLEST_SHARE",
+    "Inputs",
     "Rows",
     "Workspace",
     "as_array",
@@ -93,12 +94,27 @@ class _SparseLayer(torch.autograd.Function):
         return gradient_IH.t(), None, None, None
 
 
-def hidden_layer(net: Autoencoder, x: sparse.csr_array, centre_I: Tensor) -> Tensor:
+@dataclass(frozen=True)
+class Inputs:
+    """Inputs of some cells by cell, B × I, and by input, I × B, which gradients are made from."""
+
+    by_cell: Rows
+    by_input: Rows
+
+    @classmethod
+    def of(cls, x: sparse.csr_array, device: torch.device, *, with_gradient: bool = True) -> "Inputs":
+        """Take a scipy matrix to `device`."""
+        rows = Rows.of(x, device)
+        return cls(rows, Rows.of(x.tocsc().T, device) if with_gradient else rows)
+
+
+def hidden_layer(net: Autoencoder, x: "sparse.csr_array | Inputs", centre_I: Tensor) -> Tensor:
     """Value of the last hidden layer for the inputs `x` − `centre_I`, B × H."""
     first, *deeper = net.layers
-    rows = Rows.of(x, centre_I.device)
-    transposed = Rows.of(x.tocsc().T, centre_I.device) if torch.is_grad_enabled() else rows
-    product_BH: Tensor = _SparseLayer.apply(first.weight, centre_I, rows, transposed)  # type: ignore[no-untyped-call]
+    if not isinstance(x, Inputs):
+        x = Inputs.of(x, centre_I.device, with_gradient=torch.is_grad_enabled())
+    arguments = first.weight, centre_I, x.by_cell, x.by_input
+    product_BH: Tensor = _SparseLayer.apply(*arguments)  # type: ignore[no-untyped-call]
     h_BH = net.activation(product_BH + first.bias)
     for layer in deeper:
         h_BH = net.activation(layer(h_BH))

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
-from ..io.matrix import row_blocks
+from ..io.matrix import blocks_of
 from ..progress import progress_bar
 from .counts_store import CELLS_PER_BLOCK, CountsRows, CountsStore
 from .thinning import split_molecules
@@ -84,8 +84,7 @@ def stage(x: CountsRows, held_out_share: float, rng: np.random.Generator, *, fol
     stopping, weighing = (SampledCells(MAX_HELD_OUT_CELLS) for _ in range(2))
     digest = hashlib.sha256()
     with progress_bar(x.shape[0], "reading", "cell") as bar:
-        for rows in row_blocks(x, CELLS_PER_BLOCK):
-            block = x[rows]
+        for rows, block in blocks_of(x, CELLS_PER_BLOCK):
             for array in (np.diff(block.indptr).astype(np.int64), block.indices.astype(np.int32), block.data):
                 digest.update(np.ascontiguousarray(array).data)
             seen, hidden = split_molecules(block, held_out_share, rng)

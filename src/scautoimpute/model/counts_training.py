@@ -15,8 +15,9 @@ from numpy.typing import NDArray
 from scipy import sparse
 from torch import Tensor
 
+from .._ahead import made_ahead
 from .counts_inputs import CountsEncoding
-from .counts_network import Rows, Workspace, hidden_layer, multinomial_loss, offsets, product_type
+from .counts_network import Inputs, Rows, Workspace, hidden_layer, multinomial_loss, offsets, product_type
 from .counts_store import CountsStore
 from .network import Autoencoder
 from .processes import ALONE, Processes
@@ -88,11 +89,10 @@ def train_counts(training: CountsTraining, data: CountsData) -> Iterator[Trainin
     if not training.record.epochs:
         training.best_error = held_out_loss(None, data)
     while not training.is_over:
-        total = 0.0
-        order = training.rng.permutation(cells)
-        for start in range(0, len(order), plan.batch_size):
-            rows = order[start : start + plan.batch_size]
-            total += _step(training, data, rows, workspace) * len(rows)
+        order, total = training.rng.permutation(cells), 0.0
+        parts = (order[start : start + plan.batch_size] for start in range(0, len(order), plan.batch_size))
+        for batch in made_ahead(_Batch.drawn(rows, data, training.rng) for rows in parts):
+            total += _step(training, data, batch, workspace) * batch.n_cells
         epoch = len(training.record.epochs) + 1
         due = epoch % epochs_between == 0 or epoch == plan.max_epochs
         error = held_out_loss(training.averaged, data) if due else math.nan
@@ -101,20 +101,38 @@ def train_counts(training: CountsTraining, data: CountsData) -> Iterator[Trainin
     training.finish()
 
 
-def _step(training: CountsTraining, data: CountsData, rows: NDArray[np.intp], workspace: Workspace) -> float:
-    x, batch_B, rng = data.visible[rows], data.batch_N[rows], training.rng
-    share_B = rng.uniform(*SHOWN, size=len(rows)).astype(np.float32)
-    shown_Z = thin_values(x.data, np.repeat(share_B, np.diff(x.indptr)), rng)
-    # All draw for the whole batch, so that what is drawn does not depend on how many they are
-    share = data.processes.share
-    batch_B = share(batch_B)
-    shown, target = (share(with_values(x, values_Z)) for values_Z in (shown_Z, x.data - shown_Z))
-    net = training.net
-    h_BH = hidden_layer(net, data.encoding.encode(shown, batch_B), data.encoding.centre_I)
-    offset_BG = offsets(net, data.encoding, batch_B)
-    y, dtype = Rows.of(target, data.device), product_type(data.device)
-    loss = multinomial_loss(h_BH, net.decoder.weight, offset_BG, y, dtype=dtype, workspace=workspace)
-    return training.take_step(loss, weight=float(target.data.sum()))
+@dataclass(frozen=True)
+class _Batch:
+    """What the network is shown of some cells, and the molecules that it has to tell; their numbers.
+
+    Of several processes, each has its share of the cells; all draw for the whole batch, so that what is drawn does not
+    depend on how many they are.
+    """
+
+    inputs: Inputs
+    target: Rows
+    batch_B: NDArray[np.intp]
+    n_cells: int
+    n_molecules: float
+
+    @classmethod
+    def drawn(cls, rows: NDArray[np.intp], data: CountsData, rng: np.random.Generator) -> "_Batch":
+        """Part the molecules of the cells `rows` at random."""
+        x, own = data.visible[rows], data.processes.share
+        share_B = rng.uniform(*SHOWN, size=len(rows)).astype(np.float32)
+        shown_Z = thin_values(x.data, np.repeat(share_B, np.diff(x.indptr)), rng)
+        shown, target = (own(with_values(x, values_Z)) for values_Z in (shown_Z, x.data - shown_Z))
+        batch_B = own(data.batch_N[rows])
+        inputs = Inputs.of(data.encoding.encode(shown, batch_B), data.device)
+        return cls(inputs, Rows.of(target, data.device), batch_B, len(rows), float(target.data.sum()))
+
+
+def _step(training: CountsTraining, data: CountsData, batch: _Batch, workspace: Workspace) -> float:
+    net, dtype = training.net, product_type(data.device)
+    h_BH = hidden_layer(net, batch.inputs, data.encoding.centre_I)
+    offset_BG = offsets(net, data.encoding, batch.batch_B)
+    loss = multinomial_loss(h_BH, net.decoder.weight, offset_BG, batch.target, dtype=dtype, workspace=workspace)
+    return training.take_step(loss, weight=batch.n_molecules)
 
 
 @torch.no_grad()

@@ -11,11 +11,21 @@ def resolve_device(name: str) -> torch.device:
     """Return the device that a name stands for, `"auto"` a GPU if there is one, or refuse one that is not there.
 
     Of several processes, each has a GPU of its own.
+
+    Parameters
+    ----------
+    name
+        `"auto"`, `"gpu"` (which there has to be), or what torch calls it: `"cpu"`, `"cuda"`, `"cuda:1"`.
+
+    Raises
+    ------
+    ValueError
+        If it is not there.
     """
     if name == "auto":
         return current().own_device(torch.device("cuda" if torch.cuda.is_available() else "cpu"))
     try:
-        device = torch.device(name)
+        device = torch.device("cuda" if name == "gpu" else name)
         torch.zeros(1, device=device).item()
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         here = ["cpu"] + [f"cuda:{i}" for i in range(torch.cuda.device_count())]
