@@ -61,7 +61,8 @@ class Staging:
     folder
         Where a file would be made, which has no name and goes with the process.
     max_memory
-        Bytes that the process may take in all; by default what it has and half of what is free.
+        Bytes that the process may take in all; by default what it has and half of what is free, which several
+        processes on one machine share.
     has
         Bytes that it has, before anything is read.
     in_words
@@ -94,9 +95,10 @@ class Staging:
     def _left(self) -> float:
         """What may be taken besides what the process had."""
         from .methods._memory import available_bytes
+        from .model.processes import current
 
         if self.max_memory is None:
-            return available_bytes() * _SHARE_OF_FREE
+            return available_bytes() * _SHARE_OF_FREE / current().n_here
         return self.max_memory - self.has
 
     def _refuse(self, n_genes: int, missing: float) -> None:

@@ -13,6 +13,7 @@ from scipy import sparse
 from ._cluster import each_block
 from ._counts import has_fractions, refuse_all_zero, refuse_values
 from ._counts_facts import CountsFacts
+from ._facts_together import facts_together
 from ._objective import OF_FRACTIONS, Chosen, objective_by
 from ._umi import molecules, refuse_fractions
 from .io.matrix import CELLS_PER_BLOCK
@@ -49,13 +50,15 @@ class StoredCounts:
 
     def choose(self) -> Chosen:
         """Choose the objective by the data, as far as they have to be read for that."""
-        if any(self._first_pass(with_fractions=True)):
+        self._facts = self._facts or facts_together(self)
+        if self._facts is None and any(self._first_pass(with_fractions=True)):
             return OF_FRACTIONS
         refuse_all_zero(int(self.facts().cells_G.sum()), self.shape)
         return objective_by(self.facts().verdict)
 
     def facts(self) -> CountsFacts:
         """Return what all cells together show, for which they are read once."""
+        self._facts = self._facts or facts_together(self)
         if self._facts is None:
             for _ in self._first_pass(with_fractions=False):
                 pass

@@ -1,10 +1,14 @@
 """Exceptions that callers can catch by the builtin type they would expect."""
 
-__all__ = ["CheckpointError", "MissingDependencyError", "NotFittedError"]
+__all__ = ["CheckpointError", "LostProcessError", "MissingDependencyError", "NotFittedError"]
 
 
 class CheckpointError(ValueError):
     """Kept progress is damaged, or is that of another training."""
+
+
+class LostProcessError(ConnectionError):
+    """Another process that takes part in the same training is gone."""
 
 
 class NotFittedError(ValueError):

@@ -81,11 +81,13 @@ def one_line_errors() -> Iterator[None]:
         except KeyboardInterrupt as stop:
             typer.echo(f"interrupted: {_way_on(stop) or 'no result was written'}", err=True)
             raise typer.Exit(143 if isinstance(stop, _TerminatedError) else 130) from stop
+        except typer.Exit:
+            raise
         except Exception as error:
             if _debug:
                 raise
             way_on = _way_on(error)
-            typer.echo(f"error: {_in_words(error)}{'; ' + way_on[way_on.index(GO_ON) :] if way_on else ''}", err=True)
+            typer.echo(f"error: {_in_words(error)}{'; ' + way_on.partition('; ')[2] if way_on else ''}", err=True)
             raise typer.Exit(1) from error
 
 

@@ -14,6 +14,7 @@ from typing import Any
 import typer
 
 from ._app import GO_ON
+from ._processes import command_words
 
 __all__ = ["Progress"]
 
@@ -32,17 +33,24 @@ class Progress:
         By name, those that the result depends on.
     resuming
         Whether what is in the folder is to be gone on with.
+    of_another
+        Whether another process works on this too, and it is that one's.
     """
 
     folder: Path
     options: dict[str, Any]
     resuming: bool
+    of_another: bool = False
 
     @classmethod
-    def find(cls, output: Path, options: dict[str, Any], *, model: Path | None, resume: bool) -> "Progress":
+    def find(
+        cls, output: Path, options: dict[str, Any], *, model: Path | None, resume: bool, of_another: bool = False
+    ) -> "Progress":
         """Look for what an interrupted run left, say what becomes of it, and refuse to go on with other options."""
         output = output.expanduser().resolve()
         folder = output.with_name(f".{output.name}.progress")
+        if of_another:
+            return cls(folder, options, resuming=resume, of_another=True)
         found = folder.is_dir()
         # Relative, so that it is the same after all was moved
         beside = None if model is None else os.path.relpath(model.expanduser().resolve(), folder.parent)
@@ -80,7 +88,7 @@ class Progress:
     @property
     def model_is_ours(self) -> bool:
         """Whether a file under the name of the trained model is of the run that is gone on with."""
-        return self.resuming and (self.folder / _MODEL_BEGUN).exists()
+        return self.of_another or (self.resuming and (self.folder / _MODEL_BEGUN).exists())
 
     def begin_model(self) -> None:
         """Note that the trained model is about to be written."""
@@ -91,6 +99,13 @@ class Progress:
         """Give the folder for the checkpoint, which success removes; an accident's error says how to go on."""
         from .._lock import sole_owner
 
+        if self.of_another:
+            try:
+                yield self.folder / _TRAINING
+            except BaseException as error:
+                self._say_how_to_go_on(error)
+                raise
+            return
         self.folder.mkdir(exist_ok=True)
         with sole_owner(self.folder):
             is_written = False
@@ -113,19 +128,29 @@ class Progress:
     def _after(self, error: BaseException, *, is_written: bool) -> None:
         """Keep the folder if there is something to go on with, and say so."""
         from ..errors import CheckpointError
-        from ..model.checkpoint import MANIFEST
 
         if isinstance(error, CheckpointError):  # which says what to do with the folder
             return
         would_come_again = isinstance(error, (ValueError, TypeError))
         if is_written:
             error.add_note(f"the result is complete; {GO_ON}{shlex.join(['rm', '-r', str(self.folder)])}")
-        elif would_come_again or not (self.folder / _TRAINING / MANIFEST).exists():
+        elif would_come_again or not self._is_begun:
             shutil.rmtree(self.folder)
         else:
-            typed = [word for word in sys.argv[1:] if word != "--resume"]
-            command = shlex.join(["scautoimpute", *typed, "--resume"])
-            error.add_note(f"no result was written; {GO_ON}{command}")
+            self._say_how_to_go_on(error)
+
+    @property
+    def _is_begun(self) -> bool:
+        from ..model.checkpoint import MANIFEST
+
+        return (self.folder / _TRAINING / MANIFEST).exists()
+
+    def _say_how_to_go_on(self, error: BaseException) -> None:
+        if not self._is_begun:
+            return
+        called, typed = command_words(), [word for word in sys.argv[1:] if word != "--resume"]
+        where = f"; the checkpoint is in {self.folder.name}" if len(called) > 1 else ""
+        error.add_note(f"no result was written{where}; {GO_ON}{shlex.join([*called, *typed, '--resume'])}")
 
 
 def _clear(folder: Path) -> None:

@@ -10,6 +10,7 @@ from ._app import Debug, app, one_line_errors
 from ._asked import check_layers, check_method, check_model_options, check_options, method_options, where_counts_are
 from ._counts_asked import as_parameters, gene_names, untrained
 from ._output_asked import as_options, given_of, output_asked, refuse_report_of
+from ._processes import end_of_others, only_if_alone, several_processes
 from ._progress import Progress
 from ._report import Reporting
 from ._scheduler import on_cluster
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from anndata import AnnData
 
     from .._output_form import OutputForm
+    from ..model.processes import Processes
 
 __all__ = ["impute"]
 
@@ -138,12 +140,13 @@ def impute(
     debug: Debug = False,  # noqa: ARG001
 ) -> None:
     """Impute IN and write the result to OUT: scautoimpute impute cells.h5ad -o imputed.h5ad."""
-    with one_line_errors(), on_cluster(scheduler):
+    with one_line_errors(), several_processes() as processes, on_cluster(scheduler):
         from .._refusals import refuse_sd_in_text
         from ..io import check_writable
 
         started = time.perf_counter()
         method, preset = _without_autoimpute(method, preset)
+        only_if_alone(processes, method=method, preset=preset, objective=objective, from_model=from_model)
         training = {
             "objective": objective,
             "estimand": estimand,
@@ -181,7 +184,8 @@ def impute(
         named = gene_names(genes)
         check_writable(output, overwrite=overwrite)
         refuse_sd_in_text(output, sd)
-        reporting = Reporting(report_path, labels, compare or [], seed or 0)
+        asked_of_report = (report_path, labels, compare or []) if processes.is_first else (None, None, [])
+        reporting = Reporting(*asked_of_report, seed or 0)
         reporting.check(source, output, model, from_model, overwrite=overwrite)
         files: dict[str, Any] = {"output": output, "overwrite": overwrite, "transpose": transpose}
         kept: dict[str, Any] = {"form": form, "compression": packed}
@@ -209,11 +213,11 @@ def impute(
             refuse_report_of(form, report_path)
             options |= {"layer": layer, "scale": scale, "key_added": key_added, "genes": named, **selected, **of_counts}
             options |= as_options(form, packed)
-            progress = Progress.find(output, options, model=model, resume=resume)
+            progress = Progress.find(output, options, model=model, resume=resume, of_another=not processes.is_first)
             how: dict[str, Any] = {"training": training, "device": device or "auto", "seed": seed or 0}
             untrained(None, **how)  # refuses settings before anything is read
             asked = {"model": model, "progress": progress, "genes": named, "of_counts": of_counts, **kept}
-            asked["max_memory"] = max_memory
+            asked |= {"max_memory": max_memory, "processes": processes}
             record, assumed = _train(source, how, **asked, **_selected(selected, None), **files, **wanted)
         summary = summarise(record, key_added, source, output, started, assumed=assumed)
         report(summary, as_json=as_json)
@@ -302,6 +306,7 @@ def _train(
     reporting: Reporting,
     of_counts: dict[str, Any],
     max_memory: str | None,
+    processes: "Processes",
     form: "OutputForm",
     output: Path,
     transpose: bool,
@@ -319,12 +324,14 @@ def _train(
     asked = {name: how["training"][name] for name in ("objective", "preset", "estimand")}
     where: dict[str, Any] = {"output": output, "transpose": transpose, "find": lambda of: where_counts_are(of, layer)}
     with cells_to_train_on(source, asked=asked, **where) as ready:
+        only_if_alone(processes, objective=ready.chosen.objective)
         refuse_budget(ready, max_memory)
         check_layers(ready.layer, options["key_added"])
         reporting.look_at(ready.cells)
         estimator = untrained(ready.chosen, **how)
 
         def save() -> None:
+            end_of_others(processes)
             if model is not None:
                 progress.begin_model()
                 estimator.save(model)

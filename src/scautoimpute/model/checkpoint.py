@@ -24,6 +24,7 @@ from ..errors import CheckpointError
 from ..io.checks import one_line
 from ..io.complete import complete_or_absent
 from ..io.write import check_writable
+from .processes import current
 from .settings import Settings
 
 __all__ = ["MANIFEST", "Checkpoint", "NetworkFile", "Resumable", "digest_of", "open_checkpoint", "write_progress"]
@@ -35,6 +36,7 @@ SECONDS_BETWEEN = 2.0  # small data do not spend their time writing
 LARGEST_SHARE = 0.02  # nor do large networks, which take long to write
 
 Groups = dict[str, dict[str, Tensor]]
+_THREADS = "number of threads"
 
 
 class Resumable(Protocol):
@@ -123,12 +125,14 @@ def open_checkpoint(
 ) -> Iterator[Checkpoint]:
     """Hold `folder` for the training that the other arguments define, and data of that shape; None keeps nothing.
 
+    Of several processes, the first alone keeps something.
+
     Raises
     ------
     BlockingIOError
         If another process holds it.
     """
-    if folder is None:
+    if folder is None or not current().is_first:
         yield Checkpoint()
         return
     path = Path(folder).expanduser().resolve()
@@ -160,9 +164,10 @@ def _fingerprint(
         "device": device.type,
         "cells × genes": f"{shape[0]} × {shape[1]}",
     }
-    # Products whose sums are split by the threads there are
-    if (settings.preset == "paper" or settings.objective == "counts") and device.type == "cpu":
-        found["number of threads"] = torch.get_num_threads()
+    # Products whose sums are split by the threads there are; several processes split them too, and may be others later
+    by_threads = settings.preset == "paper" or settings.objective == "counts"
+    if by_threads and device.type == "cpu" and current().size == 1:
+        found[_THREADS] = torch.get_num_threads()
     return found
 
 
@@ -197,6 +202,8 @@ def _claim(folder: Path, wanted: dict[str, Any]) -> None:
         msg = f"{path} is damaged, so training cannot go on from it: {_start_anew(folder)}"
         raise CheckpointError(msg) from error
     differing = [name for name in wanted | found if wanted.get(name) != found.get(name)]
+    if _THREADS in differing and not (_THREADS in wanted and _THREADS in found):
+        differing.remove(_THREADS)
     if differing:
         said = ", ".join(f"{name} was {found.get(name)}, is {wanted.get(name)}" for name in differing)
         msg = f"{folder} holds the progress of another training ({said}): give what it had, or {_start_anew(folder)}"

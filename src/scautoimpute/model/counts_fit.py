@@ -20,6 +20,7 @@ from .counts_store import CountsRows
 from .counts_training import CountsData, CountsTraining, train_counts
 from .counts_weighing import HeldOutMolecules, weighed
 from .network import Autoencoder, initialise_small
+from .processes import Processes, current
 from .settings import Settings
 from .training import TrainingPlan, TrainingRecord
 
@@ -58,7 +59,7 @@ def fit_counts(
     on_epoch
         Told the name of the network and its record after every epoch.
     checkpoint
-        Where the networks are kept while they are trained, and gone on with.
+        Where the networks are kept while they are trained, and gone on with; of several processes, by the first.
     staging
         Folder in which what is trained on is kept, on disk; in memory by default.
 
@@ -67,10 +68,12 @@ def fit_counts(
     The model, its scores on held-out molecules, and what happened in the training of each network.
     """
     staged, checkpoint = stage(x, settings.held_out_share, rng, folder=staging), checkpoint or Checkpoint()
+    processes = current()
+    _refuse_different(processes.all(staged.digest))
     checkpoint.claim(staged.digest)
     _refuse_nothing_held_out(staged, settings.held_out_share)
     encoding = CountsEncoding.fit(staged.visible, batch_N).to(device)
-    data = CountsData(staged.visible, batch_N, encoding, staged.stopping.rows, staged.stopping.cells)
+    data = CountsData(staged.visible, batch_N, encoding, staged.stopping.rows, staged.stopping.cells, processes)
     trained = {
         name: _train(data, settings, rng, partial(on_epoch, name), checkpoint.network(name))
         for name in network_names(n_networks(x.shape[0], settings))
@@ -79,7 +82,7 @@ def fit_counts(
     held_out = HeldOutMolecules(staged.visible[cells], staged.weighing.rows, batch_N[cells])
     even_K, none_2G = np.full(len(EXPERTS), 1 / len(EXPERTS)), torch.zeros(2, x.shape[1], device=device)
     model = CountsModel(tuple(net for net, _ in trained.values()), encoding, none_2G, even_K, batches)
-    model, scores = weighed(model, held_out, staged.visible, batch_N)
+    model, scores = weighed(model, held_out, staged.visible, batch_N, processes)
     return model, scores, {name: record for name, (_, record) in trained.items()}
 
 
@@ -113,7 +116,9 @@ def _train(
         optimizer=settings.optimizer,
     )
     training = CountsTraining(net, plan, generator, rng=np.random.default_rng(rng.integers(2**63)))
+    training.processes = data.processes
     file.load(training)
+    _go_on_together(training, data.processes)
     if training.record.epochs:
         on_epoch(training.record)
     for record in train_counts(training, data):
@@ -122,6 +127,25 @@ def _train(
     file.keep(training)
     first.data = first.data.contiguous()  # as a model that was loaded has it
     return net.requires_grad_(False), training.record
+
+
+def _go_on_together(training: CountsTraining, processes: Processes) -> None:
+    """Bring every process to where the first is, which alone reads checkpoints."""
+    if processes.size == 1:
+        return
+    tensors, values = training.state() if processes.is_first else ({}, {})
+    on_cpu = {group: {n: tensor.cpu() for n, tensor in named.items()} for group, named in tensors.items()}
+    on_cpu, values = processes.from_first((on_cpu, values))
+    if not processes.is_first:
+        training.load_state(on_cpu, values)
+
+
+def _refuse_different(digests: list[str]) -> None:
+    others = [rank for rank, digest in enumerate(digests) if digest != digests[0]]
+    if others:
+        which = f"process {others[0]} of {len(digests)}"
+        msg = f"{which} has read other counts than process 0: give all of them the same file"
+        raise ValueError(msg)
 
 
 def _refuse_nothing_held_out(staged: Staged, share: float | None) -> None:

@@ -20,6 +20,7 @@ from .counts_inputs import CountsEncoding
 from .counts_network import Inputs, Rows, Workspace, hidden_layer, multinomial_loss, offsets, product_type
 from .counts_store import CountsStore
 from .network import Autoencoder
+from .processes import ALONE, Processes
 from .thinning import thin_values, with_values
 from .training import Training, TrainingRecord
 
@@ -39,6 +40,7 @@ class CountsData:
     encoding: CountsEncoding
     stopping: sparse.csr_array
     stopping_cells: NDArray[np.intp]
+    processes: Processes = ALONE
 
     @property
     def device(self) -> torch.device:
@@ -90,7 +92,7 @@ def train_counts(training: CountsTraining, data: CountsData) -> Iterator[Trainin
         order, total = training.rng.permutation(cells), 0.0
         parts = (order[start : start + plan.batch_size] for start in range(0, len(order), plan.batch_size))
         for batch in made_ahead(_Batch.drawn(rows, data, training.rng) for rows in parts):
-            total += _step(training, data, batch, workspace) * len(batch.batch_B)
+            total += _step(training, data, batch, workspace) * batch.n_cells
         epoch = len(training.record.epochs) + 1
         due = epoch % epochs_between == 0 or epoch == plan.max_epochs
         error = held_out_loss(training.averaged, data) if due else math.nan
@@ -101,21 +103,28 @@ def train_counts(training: CountsTraining, data: CountsData) -> Iterator[Trainin
 
 @dataclass(frozen=True)
 class _Batch:
-    """What the network is shown of some cells, and the molecules that it has to tell."""
+    """What the network is shown of some cells, and the molecules that it has to tell; their numbers.
+
+    Of several processes, each has its share of the cells; all draw for the whole batch, so that what is drawn does not
+    depend on how many they are.
+    """
 
     inputs: Inputs
     target: Rows
     batch_B: NDArray[np.intp]
+    n_cells: int
+    n_molecules: float
 
     @classmethod
     def drawn(cls, rows: NDArray[np.intp], data: CountsData, rng: np.random.Generator) -> "_Batch":
         """Part the molecules of the cells `rows` at random."""
-        x, batch_B = data.visible[rows], data.batch_N[rows]
+        x, own = data.visible[rows], data.processes.share
         share_B = rng.uniform(*SHOWN, size=len(rows)).astype(np.float32)
         shown_Z = thin_values(x.data, np.repeat(share_B, np.diff(x.indptr)), rng)
-        shown, target = with_values(x, shown_Z), with_values(x, x.data - shown_Z)
+        shown, target = (own(with_values(x, values_Z)) for values_Z in (shown_Z, x.data - shown_Z))
+        batch_B = own(data.batch_N[rows])
         inputs = Inputs.of(data.encoding.encode(shown, batch_B), data.device)
-        return cls(inputs, Rows.of(target, data.device), batch_B)
+        return cls(inputs, Rows.of(target, data.device), batch_B, len(rows), float(target.data.sum()))
 
 
 def _step(training: CountsTraining, data: CountsData, batch: _Batch, workspace: Workspace) -> float:
@@ -123,15 +132,17 @@ def _step(training: CountsTraining, data: CountsData, batch: _Batch, workspace: 
     h_BH = hidden_layer(net, batch.inputs, data.encoding.centre_I)
     offset_BG = offsets(net, data.encoding, batch.batch_B)
     loss = multinomial_loss(h_BH, net.decoder.weight, offset_BG, batch.target, dtype=dtype, workspace=workspace)
-    return training.take_step(loss)
+    return training.take_step(loss, weight=batch.n_molecules)
 
 
 @torch.no_grad()
 def held_out_loss(net: Autoencoder | None, data: CountsData) -> float:
     """Negative log-likelihood of a held-out molecule; by the gene frequencies if there is no `net`."""
     total, n_molecules, dtype = 0.0, float(data.stopping.sum()), product_type(data.device)
-    for start in range(0, len(data.stopping_cells), CELLS_PER_BLOCK):
-        rows, y = data.stopping_cells[start : start + CELLS_PER_BLOCK], data.stopping[start : start + CELLS_PER_BLOCK]
+    own = data.processes.part(len(data.stopping_cells))
+    for start in range(own.start, own.stop, CELLS_PER_BLOCK):
+        block = slice(start, min(start + CELLS_PER_BLOCK, own.stop))
+        rows, y = data.stopping_cells[block], data.stopping[block]
         batch_B, target = data.batch_N[rows], Rows.of(y, data.device)
         if net is None:
             chosen_B = torch.as_tensor(batch_B, device=data.device)
@@ -142,4 +153,4 @@ def held_out_loss(net: Autoencoder | None, data: CountsData) -> float:
             offset_BG = offsets(net, data.encoding, batch_B)
             loss = multinomial_loss(h_BH, net.decoder.weight, offset_BG, target, dtype=dtype)
         total += float(loss) * float(y.sum())
-    return total / max(n_molecules, 1.0)
+    return float(data.processes.sum(np.array([total]))[0]) / max(n_molecules, 1.0)

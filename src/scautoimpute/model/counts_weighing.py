@@ -19,6 +19,7 @@ from .counts_network import as_array
 from .counts_store import CountsRows
 from .dispersion import SCALES, DispersionMoments, gamma_posterior
 from .mixture import expert_weights
+from .processes import ALONE, Processes
 
 __all__ = ["HeldOutMolecules", "weighed"]
 
@@ -67,7 +68,11 @@ class _Table:
 
 
 def weighed(
-    model: CountsModel, held_out: HeldOutMolecules, visible: CountsRows, batch_N: NDArray[np.intp]
+    model: CountsModel,
+    held_out: HeldOutMolecules,
+    visible: CountsRows,
+    batch_N: NDArray[np.intp],
+    processes: Processes = ALONE,
 ) -> tuple[CountsModel, dict[str, Any]]:
     """Fit the dispersions and the weights, and score the result.
 
@@ -79,13 +84,15 @@ def weighed(
         What scales and weights are learned on.
     visible, batch_N
         Counts of all cells that the dispersions are estimated from, and the batch of each.
+    processes
+        Among which these cells are dealt out.
 
     Returns
     -------
     The model, and its scores: number of molecules `n`, and the Poisson deviance per molecule of each estimate; that of
     the model is cross-fitted, so that no cell's molecules are predicted with weights that were learned on them.
     """
-    model = replace(model, dispersion_2G=_dispersions(model, visible, batch_N))
+    model = replace(model, dispersion_2G=_dispersions(model, visible, batch_N, processes))
     table = _table(model, held_out)
     scales = table.scales()
     share_VK = table.experts(scales)
@@ -96,14 +103,16 @@ def weighed(
 
 
 @torch.no_grad()
-def _dispersions(model: CountsModel, x: CountsRows, batch_N: NDArray[np.intp]) -> Tensor:
+def _dispersions(model: CountsModel, x: CountsRows, batch_N: NDArray[np.intp], processes: Processes) -> Tensor:
     """φ of each gene about each expert's expectation, 2 × G."""
     moments = [DispersionMoments(x.shape[1]) for _ in range(2)]
-    for rows in model.blocks(x):
+    for rows in processes.every(model.blocks(x)):
         block = x[rows]
         x_BG, library_B1 = model.dense(block)
         for moment, share_BG in zip(moments, model.shares(block, batch_N[rows], batch_N[rows]), strict=True):
             moment.add(x_BG, share_BG * library_B1)
+    for moment in moments:
+        moment.excess_G, moment.square_G = processes.sum(moment.excess_G), processes.sum(moment.square_G)
     return torch.as_tensor(np.stack([m.estimate() for m in moments]), device=model.device)
 
 

@@ -2,11 +2,15 @@
 
 import torch
 
+from .processes import current
+
 __all__ = ["resolve_device"]
 
 
 def resolve_device(name: str) -> torch.device:
     """Return the device that a name stands for, `"auto"` a GPU if there is one, or refuse one that is not there.
+
+    Of several processes, each has a GPU of its own.
 
     Parameters
     ----------
@@ -19,7 +23,7 @@ def resolve_device(name: str) -> torch.device:
         If it is not there.
     """
     if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        return current().own_device(torch.device("cuda" if torch.cuda.is_available() else "cpu"))
     try:
         device = torch.device("cuda" if name == "gpu" else name)
         torch.zeros(1, device=device).item()
@@ -27,4 +31,4 @@ def resolve_device(name: str) -> torch.device:
         here = ["cpu"] + [f"cuda:{i}" for i in range(torch.cuda.device_count())]
         msg = f"device {name!r} is not there: this machine has {', '.join(here)}; choose one of them or 'auto'"
         raise ValueError(msg) from error
-    return device
+    return current().own_device(device)

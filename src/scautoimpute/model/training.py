@@ -18,6 +18,7 @@ from .inputs import Encoding, corrupt
 from .network import Autoencoder
 from .objectives import masked_squared_error
 from .optimizer import Optimizer, load_optimizer, make_optimizer, optimizer_tensors
+from .processes import ALONE, Processes
 
 __all__ = [
     "FoldData",
@@ -99,6 +100,8 @@ class Training:
         Steps done, and at which of them the error had last fallen enough.
     finished
         Whether `net` holds the final weights.
+    processes
+        Which of them take every step together.
     """
 
     net: Autoencoder
@@ -110,6 +113,7 @@ class Training:
     step: int = 0
     last_gain: int = 0
     finished: bool = False
+    processes: Processes = ALONE
     error_name: ClassVar[str] = "held_out_rmse"
 
     def __post_init__(self) -> None:
@@ -131,14 +135,18 @@ class Training:
         diverged = bool(epochs) and not math.isfinite(epochs[-1]["loss"])
         return self.record.converged or diverged or len(epochs) >= self.plan.max_epochs
 
-    def take_step(self, loss: Tensor) -> float:
-        """Move the weights down the gradient of `loss`, and their running mean after them; return its value."""
+    def take_step(self, loss: Tensor, *, weight: float = 1.0) -> float:
+        """Move the weights down the gradient of `loss`, and their running mean after them; return its value.
+
+        Of several processes, each has the loss of its share of the batch, and what that weighs in the mean.
+        """
         self.optimizer.zero_grad()
         loss.backward()
+        loss = self.processes.mean(loss, self.net.parameters(), weight)
         self.optimizer.step()
         self.step += 1
         average_weights(self.averaged, self.net, min(self.plan.averaging, 1 - 1 / (self.step + 1)))
-        return float(loss.detach())
+        return float(loss)
 
     def add_epoch(self, loss: float, error: float, n_cells: int) -> None:
         """Take note of what an epoch came to."""
@@ -177,7 +185,7 @@ class Training:
         if self.finished:
             return
         self.averaged.load_state_dict(tensors["averaged"])
-        self.best = tensors.get("best")
+        self.best = tensors.get("best") or None
         load_optimizer(self.optimizer, tensors["optimizer"])
         self.generator.set_state(tensors["generator"]["state"])
         self.best_error, self.step, self.last_gain = (values[n] for n in ("best_error", "step", "last_gain"))
