@@ -1,16 +1,13 @@
 """Stopped at any moment and gone on with: the bytes of a run that was never stopped."""
 
 import json
-import multiprocessing
 import os
 import re
-import resource
 import shutil
 import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import anndata
 import numpy as np
@@ -19,9 +16,11 @@ import torch
 from scipy import sparse
 from typer.testing import CliRunner
 
+import real_process
+from real_process import finish, wait_for
 from scautoimpute import AutoImpute, tl
 from scautoimpute._lock import sole_owner
-from scautoimpute.cli import app, main
+from scautoimpute.cli import app
 from scautoimpute.datasets import simulate
 from scautoimpute.errors import CheckpointError
 from scautoimpute.io.complete import remove_abandoned
@@ -305,47 +304,13 @@ def test_what_dead_processes_left_is_removed(tmp_path):
 
 
 # ------------------------------------------------------------------------------------------------- the command line
-# Children of a server that has the libraries loaded: real processes and signals without two seconds of imports each.
 
-SERVER = multiprocessing.get_context("forkserver")
-SERVER.set_forkserver_preload(
-    ["torch._dynamo", "scautoimpute.model.fit", "scautoimpute.io.write", "anndata", "test_resume"]
-)
 OPTIONS = ["--objective", "masked", "--hidden", "8", "--max-epochs", "15", "--seed", "5", "--model", "model"]
 
 
-def command(folder, arguments, file_size=None):
-    """Run the command line in this process, which is a child; from when `said` is there it may be stopped."""
-    os.chdir(folder)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    with Path("said").open("w") as said:
-        os.dup2(said.fileno(), 1)
-        os.dup2(said.fileno(), 2)
-    checkpoint_module.SECONDS_BETWEEN, checkpoint_module.LARGEST_SHARE = 0.02, 0.5
-    torch.set_num_threads(1)
-    if file_size:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (file_size, file_size))
-    sys.argv = ["scautoimpute", *arguments]
-    try:
-        signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs have it ignored
-        main()
-    except KeyboardInterrupt:  # before there was anything to clean up
-        sys.exit(130)
-
-
 def start(folder, *more, file_size=None):
-    (folder / "said").unlink(missing_ok=True)
-    arguments = ["impute", "cells.h5ad", "-o", "out.h5ad", *OPTIONS, *more]
-    process = SERVER.Process(target=command, args=(folder, arguments, file_size))
-    process.start()
-    return process
-
-
-def finish(process, folder):
-    """Wait, and return the exit code and the lines that were said."""
-    process.join(100)
-    lines = (folder / "said").read_text().replace("\r", "\n").splitlines()
-    return process.exitcode, [line for line in lines if line.strip() and "%|" not in line]
+    limits = {"RLIMIT_FSIZE": file_size} if file_size else {}
+    return real_process.start(folder, ["impute", "cells.h5ad", "-o", "out.h5ad", *OPTIONS, *more], limits=limits)
 
 
 def never_stopped(folder, *more):
@@ -373,12 +338,6 @@ def assert_complete(folder, reference):
     assert sorted(path.name for path in folder.iterdir()) == ["cells.h5ad", "model", "out.h5ad", "said"]
     for name in ("out.h5ad", "model"):
         assert (folder / name).read_bytes() == (reference[0] / name).read_bytes(), name
-
-
-def wait_for(folder, pattern, process):
-    while not list(folder.glob(pattern)):
-        assert process.is_alive(), (folder / "said").read_text()
-        time.sleep(0.0005)
 
 
 def stop_at_random(folder, reference, n_stops, rng, *more):
