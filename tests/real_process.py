@@ -9,6 +9,7 @@ import os
 import resource
 import signal
 import sys
+import tempfile
 import time
 from pathlib import Path
 from types import SimpleNamespace
@@ -33,6 +34,7 @@ def command(folder, arguments, limits, environment):
         os.dup2(said.fileno(), 1)
         os.dup2(said.fileno(), 2)
     os.environ.update(environment)
+    tempfile.tempdir = None  # as in a new process, which asks the environment
     checkpoint.SECONDS_BETWEEN, checkpoint.LARGEST_SHARE = 0.02, 0.5
     torch.set_num_threads(1)
     if "--max-memory" in arguments:  # of little data: counted from nothing, for what libraries take varies by more

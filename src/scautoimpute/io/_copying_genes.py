@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 from ._arrays_on_disk import CsrOnDisk, new_dense
 from ._copying import copy_attributes
 from .matrix import CELLS_PER_BLOCK, row_blocks
-from .read import parsing
+from .read import streaming
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -39,7 +39,7 @@ def copy_genes(
         _copy_columns(cells.X, target, "X", genes_O, compression)
     layers = target.create_group("layers")
     if "layers" in cells.root:
-        copy_attributes(cells.root["layers"], layers)
+        copy_attributes(cells.root["layers"], layers, cells.path)
     for name, layer in cells.layers.items():
         if name not in but:
             _copy_columns(layer, layers, name, genes_O, compression)
@@ -73,7 +73,7 @@ def _copy_annotation(cells: "StoredCells", target: Any, genes_O: "NDArray[Any]")
     from anndata import AnnData
     from anndata.io import read_elem, write_elem
 
-    with parsing(cells.path):
+    with streaming(cells.path):
         found = {name: read_elem(cells.root[name]) for name in ("var", "varm", "varp") if name in cells.root}
     if "var" in cells.renamed:
         found["var"].index = cells.var_names

@@ -14,7 +14,7 @@ from ._copying import copy_members, is_hdf5
 from ._copying_genes import OF_GENES, copy_genes
 from .checks import one_line
 from .counted import hdf5_file
-from .read import parsing
+from .read import streaming
 from .stream import StoredCells
 from .write_text import dense, text_file, write_rows
 
@@ -88,7 +88,7 @@ class StoredResult:
         self.check = check
         self.root, self.cells, self.key, self.storage = root, cells, key, storage
         keys = storage.keys(key)
-        with parsing(cells.path):
+        with streaming(cells.path):
             was_ours = key in cells.uns
         self._copy(path, {key, *keys} | ({f"{key}_sd"} if was_ours else set()))
         shape = cells.n_obs, cells.n_vars if storage.genes_O is None else len(storage.genes_O)

@@ -3,6 +3,7 @@
 import warnings
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +13,7 @@ from .checks import NAMES_LOOKED_AT
 from .hdf5 import open_hdf5
 from .lazy import holds_raw, stored_matrix
 from .matrix import RAW, block_csr, counts_matrix, raw_positions, row_blocks, rows_per_block
-from .read import format_of, parsing, refuse_wild_indices, unique_names
+from .read import format_of, parsing, refuse_wild_indices, streaming, unique_names
 from .read_anndata import is_described
 from .store import open_zarr
 
@@ -118,28 +119,35 @@ class StoredMatrix:
         self.shape, self.dtype = tuple(map(int, self._matrix.shape)), self._matrix.dtype
         if self._matrix is not item:
             self.format, self.group = self._matrix.format, item
-        self._is_half = self._matrix is not item and self.dtype == np.float16
 
     def __getitem__(self, rows: Any) -> Any:
-        with parsing(self._path):
-            block = self._widened(rows) if self._is_half else self._matrix[rows]
-            if hasattr(block, "check_format"):
-                refuse_wild_indices(block)
+        with streaming(self._path):
+            if not hasattr(self, "format"):
+                return self._matrix[rows]
+            block = self._read(rows)
+            refuse_wild_indices(block)
             return block
 
     def by_rows(self) -> Any:
         """Return the whole matrix, in memory and by rows."""
-        with parsing(self._path):
-            return (self._widened(np.s_[:, :]) if self._is_half else self._matrix.to_memory()).tocsr()
+        with streaming(self._path):
+            return self._read(slice(None) if self.format == "csr" else np.s_[:, :]).tocsr()
 
-    def _widened(self, key: Any) -> Any:
+    @cached_property
+    def _arrays(self) -> tuple[Any, Any, Any]:
+        """Values, their columns (or rows), and where rows (or columns) begin, which is read: 8 bytes of a cell."""
+        return self.group["data"], self.group["indices"], self.group["indptr"][:]
+
+    def _read(self, key: Any) -> Any:
         """Return rows of a CSR matrix, or ``[:, columns]`` of a CSC."""
         from scipy import sparse
 
         first, last, _ = (key[1] if isinstance(key, tuple) else key).indices(self.shape[self.format == "csc"])
-        starts = self.group["indptr"][first : last + 1]
+        data, indices, starts = self._arrays
+        starts = starts[first : last + 1]
         entries = slice(int(starts[0]), int(starts[-1]))
-        parts = self.group["data"][entries].astype(np.float32), self.group["indices"][entries], starts - starts[0]
+        values = data[entries].astype(np.float32) if data.dtype == np.float16 else data[entries]
+        parts = values, indices[entries], starts - starts[0]
         if self.format == "csr":
             return sparse.csr_array(parts, shape=(last - first, self.shape[1]))
         return sparse.csc_array(parts, shape=(self.shape[0], last - first))
