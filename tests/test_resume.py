@@ -20,6 +20,7 @@ import real_process
 from real_process import finish, wait_for
 from scautoimpute import AutoImpute, tl
 from scautoimpute._lock import sole_owner
+from scautoimpute._staging import working_bytes
 from scautoimpute.cli import app
 from scautoimpute.datasets import simulate
 from scautoimpute.errors import CheckpointError
@@ -388,6 +389,52 @@ def test_three_stops_at_random_of_counts(folder, tmp_path_factory):
 def test_twenty_stops_at_random_of_counts(folder, tmp_path_factory):
     reference = never_stopped(tmp_path_factory.mktemp("counts"), *OF_COUNTS)
     stop_at_random(folder, reference, 20, np.random.default_rng(), *OF_COUNTS)
+
+
+# Counts that do not fit in what the process may take are staged on disk; small ones too, if it may take too little.
+
+
+@pytest.fixture(scope="module")
+def of_disk(tmp_path_factory):
+    adata = simulate(n_cells=200, n_genes=150, random_state=0)
+    seen = adata.X[:, adata.X.sum(axis=0).A1 > 0]
+    allowed = working_bytes(seen, (8,), 0) + seen.nnz * 4 / 2
+    options = [*OF_COUNTS, "--n-networks", "1", "--max-memory", str(int(allowed))]
+    reference = never_stopped(tmp_path_factory.mktemp("disk"), *options)
+    assert re.search(r"^trained on .* on disk, in ", (reference[0] / "said").read_text(), re.MULTILINE)
+    return reference, options
+
+
+def test_three_stops_at_random_with_counts_on_disk(folder, of_disk):
+    stop_at_random(folder, of_disk[0], 3, np.random.default_rng(), *of_disk[1])
+
+
+@pytest.mark.slow
+def test_twenty_stops_at_random_with_counts_on_disk(folder, of_disk):
+    stop_at_random(folder, of_disk[0], 20, np.random.default_rng(), *of_disk[1])
+
+
+def test_other_counts_on_disk_are_refused_by_name(folder, of_disk):
+    """And so is damage to what was kept of their training."""
+    options = of_disk[1]
+    process = start(folder, *options)
+    wait_for(folder, ".out.h5ad.progress/training/*.safetensors", process)
+    process.kill()
+    finish(process, folder)
+    assert not list(folder.glob("tmp*"))  # what was staged had no name, and is gone
+    adata = anndata.read_h5ad(folder / "cells.h5ad")
+    x = adata.X.copy()
+    x.data[7] += 1
+    anndata.AnnData(x, obs=adata.obs, var=adata.var).write_h5ad(folder / "cells.h5ad")
+    code, (*_, line) = finish(start(folder, *options, "--resume"), folder)
+    assert code == 1
+    assert "holds the progress of another training (data was " in line
+    adata.write_h5ad(folder / "cells.h5ad")
+    (kept,) = folder.glob(".out.h5ad.progress/training/*.safetensors")
+    kept.write_bytes(flipped(kept.read_bytes()))
+    code, (*_, line) = finish(start(folder, *options, "--resume"), folder)
+    assert code == 1
+    assert f"{kept.name} is damaged, so training cannot go on from it: to start anew" in line
 
 
 def test_killed_while_writing(folder, reference):

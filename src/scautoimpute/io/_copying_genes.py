@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
     from .stream import StoredCells, StoredMatrix
 
-__all__ = ["OF_GENES", "copy_genes"]
+__all__ = ["OF_GENES", "copy_columns", "copy_genes"]
 
 OF_GENES = ("X", "layers", "var", "varm", "varp")
 
@@ -36,19 +36,20 @@ def copy_genes(
         Of the matrices; `"gzip"` or None.
     """
     if cells.X is not None:
-        _copy_columns(cells.X, target, "X", genes_O, compression)
+        copy_columns(cells.X, target, "X", genes_O, compression)
     layers = target.create_group("layers")
     if "layers" in cells.root:
         copy_attributes(cells.root["layers"], layers, cells.path)
     for name, layer in cells.layers.items():
         if name not in but:
-            _copy_columns(layer, layers, name, genes_O, compression)
+            copy_columns(layer, layers, name, genes_O, compression)
     _copy_annotation(cells, target, genes_O)
 
 
-def _copy_columns(
+def copy_columns(
     matrix: "StoredMatrix", group: Any, name: str, genes_O: "NDArray[Any]", compression: str | None
 ) -> None:
+    """Write a matrix, some columns of it, a block of rows at a time."""
     shape = matrix.shape[0], len(genes_O)
     if getattr(matrix, "format", None) == "csc":
         from anndata.io import write_elem
