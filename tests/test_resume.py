@@ -418,7 +418,7 @@ def test_other_counts_on_disk_are_refused_by_name(folder, of_disk):
     """And so is damage to what was kept of their training."""
     options = of_disk[1]
     process = start(folder, *options)
-    wait_for(folder, ".out.h5ad.progress/training/*.safetensors", process)
+    wait_for(folder, ".out.h5ad.progress/training/[!.]*.safetensors", process)
     process.kill()
     finish(process, folder)
     assert not list(folder.glob("tmp*"))  # what was staged had no name, and is gone
@@ -430,7 +430,7 @@ def test_other_counts_on_disk_are_refused_by_name(folder, of_disk):
     assert code == 1
     assert "holds the progress of another training (data was " in line
     adata.write_h5ad(folder / "cells.h5ad")
-    (kept,) = folder.glob(".out.h5ad.progress/training/*.safetensors")
+    (kept,) = folder.glob(".out.h5ad.progress/training/[!.]*.safetensors")
     kept.write_bytes(flipped(kept.read_bytes()))
     code, (*_, line) = finish(start(folder, *options, "--resume"), folder)
     assert code == 1

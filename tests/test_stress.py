@@ -177,7 +177,7 @@ def test_a_temporary_folder_that_is_full(folder, disk, on_disk):
 def damaged_while_trained_on(folder, damage, *, source="cells.h5ad", output="out.h5ad"):
     """Start a run, do something to its input when it has trained a little, and return the process."""
     process = impute(folder, *LONGER, source=source, output=output)
-    wait_for(folder, f".{output}.progress/training/*.safetensors", process)
+    wait_for(folder, f".{output}.progress/training/[!.]*.safetensors", process)
     damage()
     return process
 
