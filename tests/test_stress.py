@@ -1,6 +1,7 @@
 """What goes wrong around a run: one clear line, nothing half-written, and a run that works once the cause is gone."""
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -282,3 +283,16 @@ def test_many_chunks_with_few_files_open(adata, tmp_path, n_chunks):
     succeeded(impute(tmp_path, *EPOCHS), tmp_path)
     found, wanted = read(tmp_path / "out.zarr"), read(tmp_path / "out.h5ad")
     assert found.layers["imputed"].tobytes() == wanted.layers["imputed"].tobytes()
+
+
+def test_a_machine_with_little_memory(folder):
+    """Which a network of half a million units does not fit in; whether the machine or the limit says so."""
+    large = ["--hidden", "500000"]
+    line = failed_with(impute(folder, *EPOCHS, *large, limits={"RLIMIT_DATA": 10**9}), folder)
+    assert re.match(
+        r"error: the memory does not suffice \([\d,]+ MB more were asked for\): |error: a network of ", line
+    )
+    assert "--n-top-genes" in line
+    assert names_in(folder) <= {"cells.h5ad", ".out.h5ad.progress"}
+    succeeded(impute(folder, *EPOCHS, limits={"RLIMIT_DATA": 10**9}), folder)
+    assert names_in(folder) == {"cells.h5ad", "out.h5ad"}
