@@ -35,7 +35,7 @@ from scautoimpute.model.settings import Settings
 from scautoimpute.model.state import model_state
 
 # Trainings of a few epochs, which is what their warnings say
-pytestmark = pytest.mark.filterwarnings("ignore:training ended at max_epochs", "ignore:held-out RMSE")
+pytestmark = pytest.mark.filterwarnings("ignore:training ended at max_epochs", "ignore:held-out")
 CPU = torch.device("cpu")
 OPTIMIZERS = ["adamw", "rmsprop", "tf_rmsprop"]
 
@@ -110,6 +110,27 @@ def test_training_goes_on_to_the_same_bits(observed, optimizer, n_epochs, tmp_pa
     assert with_stops == history
     np.testing.assert_array_equal(again.model_V, prediction.model_V)
     assert_same_model(resumed, model)
+
+
+@pytest.mark.parametrize("n_steps", [1, 7])
+def test_training_of_counts_goes_on_within_an_epoch(n_steps, tmp_path, every_epoch, monkeypatch):
+    counts = sparse.csr_array(np.random.default_rng(0).poisson(2.0, (50, 12)).astype(np.float32))
+    options = {"hidden": 4, "max_epochs": 4, "n_networks": 1, "batch_size": 13, "random_state": 4}
+    model = AutoImpute("counts", **options).fit(counts)
+    n_kept = 0
+
+    def keep(file, training, *, now=False, keep=NetworkFile.keep):
+        nonlocal n_kept
+        keep(file, training, now=now)
+        n_kept += 1
+        if n_kept % n_steps == 0 and not training.finished:
+            raise StoppedError
+
+    monkeypatch.setattr(NetworkFile, "keep", keep)
+    resumed, n_stops = fit_with_stops(lambda: AutoImpute("counts", **options).fit(counts, checkpoint=tmp_path))
+    assert n_stops >= 16 // n_steps
+    assert_same_model(resumed.model_, model.model_)
+    assert resumed.history_.equals(model.history_)
 
 
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)

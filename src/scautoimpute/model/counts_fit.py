@@ -116,7 +116,7 @@ def _train(
     file.load(training)
     if training.record.epochs:
         on_epoch(training.record)
-    for record in train_counts(training, data):
+    for record in train_counts(training, data, after_step=partial(file.keep, training)):
         file.keep(training)
         on_epoch(record)
     file.keep(training)

@@ -5,7 +5,7 @@ Shape legend: N cells, B cells in a batch, G genes, K batches of the experiment.
 
 import json
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -50,9 +50,19 @@ class CountsTraining(Training):
     """A training whose every draw (order of the cells, thinning) comes from one NumPy generator.
 
     The error is NaN after epochs that were not evaluated, which beats nothing.
+
+    Attributes
+    ----------
+    rng
+        The generator.
+    n_done, loss_sum
+        Cells that the epoch under way has seen, and the sum of their losses.
     """
 
     rng: np.random.Generator = field(default_factory=np.random.default_rng)
+    n_done: int = 0
+    loss_sum: float = 0.0
+    _epoch_began: dict[str, Any] = field(default_factory=dict)  # state of the generator
     error_name: ClassVar[str] = "held_out_loss"
 
     @property
@@ -60,18 +70,35 @@ class CountsTraining(Training):
         """Held-out loss below which an epoch counts as progress: in nats, which have no natural zero."""
         return self.best_error - self.plan.min_gain
 
+    def order(self, cells: NDArray[np.intp]) -> NDArray[np.intp]:
+        """Order of the cells in the epoch under way: the same after a stop within it."""
+        bits, now = self.rng.bit_generator, self.rng.bit_generator.state
+        if not self.n_done:
+            self._epoch_began = dict(now)
+            return self.rng.permutation(cells)
+        bits.state = self._epoch_began
+        order = self.rng.permutation(cells)
+        bits.state = now
+        return order
+
     def state(self) -> tuple[dict[str, dict[str, Tensor]], dict[str, Any]]:
-        """As in `Training`, and the state of the generator."""
+        """As in `Training`, and where in an epoch it is, with the states of the generator."""
         tensors, values = super().state()
-        return tensors, values | {"rng": json.dumps(self.rng.bit_generator.state)}
+        values |= {"n_done": self.n_done, "loss_sum": self.loss_sum}
+        values |= {"rng": json.dumps(self.rng.bit_generator.state), "epoch_began": json.dumps(self._epoch_began)}
+        return tensors, values
 
     def load_state(self, tensors: dict[str, dict[str, Tensor]], values: dict[str, Any]) -> None:
         """Inverse of `state`."""
         super().load_state(tensors, values)
         self.rng.bit_generator.state = json.loads(values["rng"])
+        self._epoch_began = json.loads(values["epoch_began"])
+        self.n_done, self.loss_sum = values["n_done"], values["loss_sum"]
 
 
-def train_counts(training: CountsTraining, data: CountsData) -> Iterator[TrainingRecord]:
+def train_counts(
+    training: CountsTraining, data: CountsData, *, after_step: Callable[[], None] = lambda: None
+) -> Iterator[TrainingRecord]:
     """Train a network in place, from wherever `training` stands; yield the record after each epoch.
 
     When the iterator is exhausted the network holds the averaged weights of the best epoch on the stopping
@@ -86,15 +113,17 @@ def train_counts(training: CountsTraining, data: CountsData) -> Iterator[Trainin
     if not training.record.epochs:
         training.best_error = held_out_loss(None, data)
     while not training.is_over:
-        total = 0.0
-        order = training.rng.permutation(cells)
-        for start in range(0, len(order), plan.batch_size):
+        order = training.order(cells)
+        for start in range(training.n_done, len(order), plan.batch_size):
             rows = order[start : start + plan.batch_size]
-            total += _step(training, data, rows, workspace) * len(rows)
+            training.loss_sum += _step(training, data, rows, workspace) * len(rows)
+            training.n_done = start + len(rows)
+            after_step()
         epoch = len(training.record.epochs) + 1
         due = epoch % epochs_between == 0 or epoch == plan.max_epochs
         error = held_out_loss(training.averaged, data) if due else math.nan
-        training.add_epoch(total / len(cells), error, len(cells))
+        training.add_epoch(training.loss_sum / len(cells), error, len(cells))
+        training.n_done, training.loss_sum = 0, 0.0
         yield training.record
     training.finish()
 
