@@ -1,16 +1,13 @@
 """Stopped at any moment and gone on with: the bytes of a run that was never stopped."""
 
 import json
-import multiprocessing
 import os
 import re
-import resource
 import shutil
 import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import anndata
 import numpy as np
@@ -19,9 +16,12 @@ import torch
 from scipy import sparse
 from typer.testing import CliRunner
 
+import real_process
+from real_process import finish, wait_for
 from scautoimpute import AutoImpute, tl
 from scautoimpute._lock import sole_owner
-from scautoimpute.cli import app, main
+from scautoimpute._staging import working_bytes
+from scautoimpute.cli import app
 from scautoimpute.datasets import simulate
 from scautoimpute.errors import CheckpointError
 from scautoimpute.io.complete import remove_abandoned
@@ -35,7 +35,7 @@ from scautoimpute.model.settings import Settings
 from scautoimpute.model.state import model_state
 
 # Trainings of a few epochs, which is what their warnings say
-pytestmark = pytest.mark.filterwarnings("ignore:training ended at max_epochs", "ignore:held-out RMSE")
+pytestmark = pytest.mark.filterwarnings("ignore:training ended at max_epochs", "ignore:held-out")
 CPU = torch.device("cpu")
 OPTIMIZERS = ["adamw", "rmsprop", "tf_rmsprop"]
 
@@ -110,6 +110,27 @@ def test_training_goes_on_to_the_same_bits(observed, optimizer, n_epochs, tmp_pa
     assert with_stops == history
     np.testing.assert_array_equal(again.model_V, prediction.model_V)
     assert_same_model(resumed, model)
+
+
+@pytest.mark.parametrize("n_steps", [1, 7])
+def test_training_of_counts_goes_on_within_an_epoch(n_steps, tmp_path, every_epoch, monkeypatch):
+    counts = sparse.csr_array(np.random.default_rng(0).poisson(2.0, (50, 12)).astype(np.float32))
+    options = {"hidden": 4, "max_epochs": 4, "n_networks": 1, "batch_size": 13, "random_state": 4}
+    model = AutoImpute("counts", **options).fit(counts)
+    n_kept = 0
+
+    def keep(file, training, *, now=False, keep=NetworkFile.keep):
+        nonlocal n_kept
+        keep(file, training, now=now)
+        n_kept += 1
+        if n_kept % n_steps == 0 and not training.finished:
+            raise StoppedError
+
+    monkeypatch.setattr(NetworkFile, "keep", keep)
+    resumed, n_stops = fit_with_stops(lambda: AutoImpute("counts", **options).fit(counts, checkpoint=tmp_path))
+    assert n_stops >= 16 // n_steps
+    assert_same_model(resumed.model_, model.model_)
+    assert resumed.history_.equals(model.history_)
 
 
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
@@ -305,47 +326,13 @@ def test_what_dead_processes_left_is_removed(tmp_path):
 
 
 # ------------------------------------------------------------------------------------------------- the command line
-# Children of a server that has the libraries loaded: real processes and signals without two seconds of imports each.
 
-SERVER = multiprocessing.get_context("forkserver")
-SERVER.set_forkserver_preload(
-    ["torch._dynamo", "scautoimpute.model.fit", "scautoimpute.io.write", "anndata", "test_resume"]
-)
 OPTIONS = ["--objective", "masked", "--hidden", "8", "--max-epochs", "15", "--seed", "5", "--model", "model"]
 
 
-def command(folder, arguments, file_size=None):
-    """Run the command line in this process, which is a child; from when `said` is there it may be stopped."""
-    os.chdir(folder)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    with Path("said").open("w") as said:
-        os.dup2(said.fileno(), 1)
-        os.dup2(said.fileno(), 2)
-    checkpoint_module.SECONDS_BETWEEN, checkpoint_module.LARGEST_SHARE = 0.02, 0.5
-    torch.set_num_threads(1)
-    if file_size:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (file_size, file_size))
-    sys.argv = ["scautoimpute", *arguments]
-    try:
-        signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs have it ignored
-        main()
-    except KeyboardInterrupt:  # before there was anything to clean up
-        sys.exit(130)
-
-
 def start(folder, *more, file_size=None):
-    (folder / "said").unlink(missing_ok=True)
-    arguments = ["impute", "cells.h5ad", "-o", "out.h5ad", *OPTIONS, *more]
-    process = SERVER.Process(target=command, args=(folder, arguments, file_size))
-    process.start()
-    return process
-
-
-def finish(process, folder):
-    """Wait, and return the exit code and the lines that were said."""
-    process.join(100)
-    lines = (folder / "said").read_text().replace("\r", "\n").splitlines()
-    return process.exitcode, [line for line in lines if line.strip() and "%|" not in line]
+    limits = {"RLIMIT_FSIZE": file_size} if file_size else {}
+    return real_process.start(folder, ["impute", "cells.h5ad", "-o", "out.h5ad", *OPTIONS, *more], limits=limits)
 
 
 def never_stopped(folder, *more):
@@ -373,12 +360,6 @@ def assert_complete(folder, reference):
     assert sorted(path.name for path in folder.iterdir()) == ["cells.h5ad", "model", "out.h5ad", "said"]
     for name in ("out.h5ad", "model"):
         assert (folder / name).read_bytes() == (reference[0] / name).read_bytes(), name
-
-
-def wait_for(folder, pattern, process):
-    while not list(folder.glob(pattern)):
-        assert process.is_alive(), (folder / "said").read_text()
-        time.sleep(0.0005)
 
 
 def stop_at_random(folder, reference, n_stops, rng, *more):
@@ -429,6 +410,52 @@ def test_three_stops_at_random_of_counts(folder, tmp_path_factory):
 def test_twenty_stops_at_random_of_counts(folder, tmp_path_factory):
     reference = never_stopped(tmp_path_factory.mktemp("counts"), *OF_COUNTS)
     stop_at_random(folder, reference, 20, np.random.default_rng(), *OF_COUNTS)
+
+
+# Counts that do not fit in what the process may take are staged on disk; small ones too, if it may take too little.
+
+
+@pytest.fixture(scope="module")
+def of_disk(tmp_path_factory):
+    adata = simulate(n_cells=200, n_genes=150, random_state=0)
+    seen = adata.X[:, adata.X.sum(axis=0).A1 > 0]
+    allowed = working_bytes(seen, (8,), 0) + seen.nnz * 4 / 2
+    options = [*OF_COUNTS, "--n-networks", "1", "--max-memory", str(int(allowed))]
+    reference = never_stopped(tmp_path_factory.mktemp("disk"), *options)
+    assert re.search(r"^trained on .* on disk, in ", (reference[0] / "said").read_text(), re.MULTILINE)
+    return reference, options
+
+
+def test_three_stops_at_random_with_counts_on_disk(folder, of_disk):
+    stop_at_random(folder, of_disk[0], 3, np.random.default_rng(), *of_disk[1])
+
+
+@pytest.mark.slow
+def test_twenty_stops_at_random_with_counts_on_disk(folder, of_disk):
+    stop_at_random(folder, of_disk[0], 20, np.random.default_rng(), *of_disk[1])
+
+
+def test_other_counts_on_disk_are_refused_by_name(folder, of_disk):
+    """And so is damage to what was kept of their training."""
+    options = of_disk[1]
+    process = start(folder, *options)
+    wait_for(folder, ".out.h5ad.progress/training/[!.]*.safetensors", process)
+    process.kill()
+    finish(process, folder)
+    assert not list(folder.glob("tmp*"))  # what was staged had no name, and is gone
+    adata = anndata.read_h5ad(folder / "cells.h5ad")
+    x = adata.X.copy()
+    x.data[7] += 1
+    anndata.AnnData(x, obs=adata.obs, var=adata.var).write_h5ad(folder / "cells.h5ad")
+    code, (*_, line) = finish(start(folder, *options, "--resume"), folder)
+    assert code == 1
+    assert "holds the progress of another training (data was " in line
+    adata.write_h5ad(folder / "cells.h5ad")
+    (kept,) = folder.glob(".out.h5ad.progress/training/[!.]*.safetensors")
+    kept.write_bytes(flipped(kept.read_bytes()))
+    code, (*_, line) = finish(start(folder, *options, "--resume"), folder)
+    assert code == 1
+    assert f"{kept.name} is damaged, so training cannot go on from it: to start anew" in line
 
 
 def test_killed_while_writing(folder, reference):

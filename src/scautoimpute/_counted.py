@@ -102,12 +102,17 @@ def counted_matrix(
     ValueError
         If values are no counts of molecules, or names in `genes` are not in the data or repeat.
     """
+    from ._lazy_counts import lazy_counts
+
     refuse_transposed(adata)
+    chosen: dict[str, Any] = {"n_top_genes": n_top_genes, "flavor": flavor, "genes": genes}
+    lazy = lazy_counts(adata, layer)
+    if lazy is not None:
+        return counted_rows(lazy, lazy.facts(), adata.var_names, layer=layer, **chosen, take=lazy.of_genes)
     x = checked_counts(adata, layer)
     refuse_fractions(x)
     facts = CountsFacts.of([x], x.shape[1])
-    chosen = {"n_top_genes": n_top_genes, "flavor": flavor, "genes": genes}
-    return counted_rows(x, facts, adata.var_names, layer=layer, **chosen, take=lambda genes: molecules(x[:, genes]))  # type: ignore[arg-type]
+    return counted_rows(x, facts, adata.var_names, layer=layer, **chosen, take=lambda genes: molecules(x[:, genes]))
 
 
 def counted_rows(

@@ -12,10 +12,11 @@ from ._application import recipe_of, record_of
 from ._batches import batch_positions, learned_batches
 from ._counted import Counted, counted_as, counted_matrix, size_factors
 from ._counts_layer import Batches, CountsOutput, is_sparse_better, own_count_share
+from ._lazy_counts import counts_by_rows
 from ._memory import refuse_too_large_layer
 from ._output_form import Collected, OutputForm, Rows, set_layers
 from ._training_report import report_few_cells
-from .io.matrix import block_csr, counts_matrix, row_blocks
+from .io.matrix import block_csr, row_blocks
 from .progress import progress_bar
 
 if TYPE_CHECKING:
@@ -61,7 +62,7 @@ def impute_counts(
         counted = counted_as(adata, recipe_of(estimator), layer=layer)
     else:
         counted = counted_matrix(adata, layer=layer, n_top_genes=n_top_genes, flavor=flavor, genes=genes)
-    counts = counts_matrix(adata, layer)
+    counts = counts_by_rows(adata, layer)
     shown = form.shown(adata.var_names, counted.columns, counted.genes)
     is_sparse = form.is_sparse(by_default=is_sparse_better(counts, shown))
     shape = adata.n_obs, shown.n_genes(adata.n_vars)

@@ -120,6 +120,6 @@ def refuse_budget(ready: ToTrainOn, max_memory: int | str | None) -> None:
         why = "with objective='masked'" if ready.chosen.objective == "masked" else "from or to a file of this kind"
         msg = (
             f"max_memory={max_memory!r} cannot be kept to {why}, where all cells are in memory at once: leave it out, "
-            "or give counts of molecules in an .h5ad or .zarr that holds them by cells"
+            "or give counts of molecules in an .h5ad or .zarr that holds them by cells, or a 10x .h5"
         )
         raise ValueError(msg)

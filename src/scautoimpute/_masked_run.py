@@ -7,11 +7,11 @@ from scipy import sparse
 
 from ._application import recipe_of, record_of
 from ._estimand import check_learned
+from ._lazy_counts import counts_by_rows
 from ._masked_estimates import cell_blocks
 from ._masked_layer import MaskedOutput
 from ._output_form import Collected, OutputForm, Rows, set_layers
 from ._training_report import report_few_cells
-from .io.matrix import counts_matrix
 from .pp import Processed, processed_as, processed_matrix
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ def impute_masked(
         adata, estimator, layer=layer, n_top_genes=n_top_genes, flavor=flavor, checkpoint=checkpoint
     )
     check_learned(estimand, estimator.settings, learned=estimator.detection_ is not None)
-    counts = counts_matrix(adata, layer)
+    counts = counts_by_rows(adata, layer)
     shown = form.shown(adata.var_names, processed.columns, processed.genes)
     output = MaskedOutput(
         estimator.model_,  # type: ignore[arg-type]
@@ -55,7 +55,7 @@ def impute_masked(
         scale,
         keep_observed,
         (estimand or estimator.estimand) == "expected",
-        form.is_sparse(by_default=sparse.issparse(counts) or hasattr(counts, "to_memory")),
+        form.is_sparse(by_default=sparse.issparse(counts) or hasattr(counts, "format")),
         form,
     )
     result = _all_rows(counts, processed, output) if form.matrix else Rows(None, None, 0, 0)

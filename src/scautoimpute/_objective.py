@@ -100,8 +100,11 @@ def objective_for(
     asked = {"objective": objective, "preset": preset, "estimand": estimand}
     if any(value is not None for value in asked.values()):
         return chosen_objective(None, **asked)
+    from ._lazy_counts import lazy_counts
+
     refuse_transposed(adata)
-    return chosen_objective(checked_counts(adata, layer))
+    lazy = lazy_counts(adata, layer)
+    return chosen_objective(checked_counts(adata, layer)) if lazy is None else lazy.choose()
 
 
 def objective_of(counts: Any) -> Chosen:

@@ -79,7 +79,8 @@ def impute_file(
     source
         Counts, cells × genes. An ``.h5ad`` or a ``.zarr`` folder is read a block at a time if it was written by
         anndata 0.8 or later and holds the counts dense or by cells (CSR); of one by genes (CSC) the non-zeros are read
-        at once, with a warning. Everything that `scautoimpute.read` reads besides is read as a whole.
+        at once, with a warning. The ``.h5`` of 10x Genomics is read a block at a time too. Everything that
+        `scautoimpute.read` reads besides is read as a whole.
     output
         ``.h5ad`` or ``.zarr``: a copy of `source` with the fields that `scautoimpute.tl.autoimpute` sets, everything
         else as it was; ``.csv`` or ``.tsv``, also ``.gz``: the new layer. Other formats that `scautoimpute.write`

@@ -181,8 +181,8 @@ class AutoImpute:
         checkpoint
             A folder in which progress is kept, made if absent. Training that was stopped, however, and is started
             again with the same folder, data and settings goes on from there and gives the same bytes. Every network
-            is written down when it is finished and after an epoch (a step, with `preset="paper"`) if two seconds, or
-            50 times as long as writing takes, have passed: so much, or one epoch, is what a kill can cost.
+            is written down when it is finished and after an epoch (a step, of counts and with `preset="paper"`) if two
+            seconds, or 50 times as long as writing takes, have passed: so much, or one epoch, is what a kill can cost.
 
         Raises
         ------

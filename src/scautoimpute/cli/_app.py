@@ -96,9 +96,15 @@ def _way_on(error: BaseException) -> str:
     return next((note for note in getattr(error, "__notes__", []) if GO_ON in note), "")
 
 
+# What it raises where memory ends is a RuntimeError, without a class of its own
+_OF_TORCH = re.compile(r"allocate memory(?:: you tried to allocate (\d+) bytes)?|out of memory", re.IGNORECASE)
+
+
 def _in_words(error: Exception) -> str:
     text = _as_options(str(error.args[0] if isinstance(error, KeyError) and error.args else error))
-    if isinstance(error, MemoryError) and ": " not in text:  # of a library, which says no remedy
+    lacking = _OF_TORCH.search(text) if isinstance(error, RuntimeError) else None
+    if lacking is not None or (isinstance(error, MemoryError) and ": " not in text):  # of a library: says no remedy
+        text = f"{int(lacking[1]) / 1e6:,.0f} MB more were asked for" if lacking and lacking[1] else text
         return f"the memory does not suffice ({text or 'no size given'}): model fewer genes with --n-top-genes"
     if isinstance(error, (ValueError, TypeError, OSError, ImportError, MemoryError)):
         return text or type(error).__name__

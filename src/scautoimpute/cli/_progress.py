@@ -128,10 +128,11 @@ class Progress:
     def _after(self, error: BaseException, *, is_written: bool) -> None:
         """Keep the folder if there is something to go on with, and say so."""
         from ..errors import CheckpointError
+        from ..io.checks import UnreadableFileError
 
         if isinstance(error, CheckpointError):  # which says what to do with the folder
             return
-        would_come_again = isinstance(error, (ValueError, TypeError))
+        would_come_again = isinstance(error, (ValueError, TypeError)) and not isinstance(error, UnreadableFileError)
         if is_written:
             error.add_note(f"the result is complete; {GO_ON}{shlex.join(['rm', '-r', str(self.folder)])}")
         elif would_come_again or not self._is_begun:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from .matrix import row_blocks
-from .read import parsing
+from .read import streaming
 
 # Higher levels take longer and save nothing of estimates, whose low bits are as good as random
 GZIP: dict[str, Any] = {"compression": "gzip", "compression_opts": 1, "shuffle": True}
@@ -34,7 +34,7 @@ def copy_members(source: Any, target: Any, *, paths: tuple[Path, Path], but: dic
     OSError
         If `target` cannot be written.
     """
-    copy_attributes(source, target)
+    copy_attributes(source, target, paths[0])
     for name in list(source):
         if name not in but:
             _copy(source, target, name, paths)
@@ -43,15 +43,19 @@ def copy_members(source: Any, target: Any, *, paths: tuple[Path, Path], but: dic
         if left_out is None:
             continue
         inner = target.create_group(name)
-        copy_attributes(source[name], inner)
-        for member in list(source[name]):
-            if member not in left_out:
-                _copy(source[name], inner, member, paths)
+        with streaming(paths[0]):
+            group = source[name]
+            members = [member for member in group if member not in left_out]
+        copy_attributes(group, inner, paths[0])
+        for member in members:
+            _copy(group, inner, member, paths)
 
 
-def copy_attributes(source: Any, target: Any) -> None:
-    # As a list: h5py holds its lock while it goes through attributes, for which zarr's threads may wait in vain
-    for name, value in list(source.attrs.items()):
+def copy_attributes(source: Any, target: Any, path: Path) -> None:
+    """Copy the attributes of an element of the file at `path`."""
+    with streaming(path):  # as a list: h5py holds its lock while it goes through them, and zarr's threads wait in vain
+        attributes = list(source.attrs.items())
+    for name, value in attributes:
         target.attrs[name] = _attribute(value, json=not is_hdf5(target))
 
 
@@ -66,7 +70,7 @@ def _copy(source: Any, target: Any, name: str, paths: tuple[Path, Path]) -> None
     if is_hdf5(source) != is_hdf5(target):
         _convert(source, target, name, paths[0])
         return
-    with parsing(paths[0]):
+    with streaming(paths[0]):
         _read_through(source[name])
     if is_hdf5(source):
         source.copy(name, target)
@@ -97,27 +101,27 @@ def _pieces(array: Any) -> Iterator[slice]:
 def _convert(source: Any, target: Any, name: str, path: Path) -> None:
     from anndata.io import read_elem, write_elem
 
-    with parsing(path):
+    with streaming(path):
         item = source[name]
         is_array, members = hasattr(item, "shape"), () if hasattr(item, "shape") else list(item)
     if not is_array and item.attrs.get("encoding-type") in _OPENED:
         group = target.create_group(name)
-        copy_attributes(item, group)
+        copy_attributes(item, group, path)
         for member in members:
             _convert(item, group, member, path)
     elif is_array and item.shape and item.dtype.kind in "biuf" and item.dtype.names is None:
         _copy_array(item, target, name, path)
     else:
-        with parsing(path):
+        with streaming(path):
             element = read_elem(item)
         write_elem(target, name, element)
 
 
 def _copy_array(source: Any, target: Any, name: str, path: Path) -> None:
     array = new_array(target, name, shape=source.shape, dtype=source.dtype)
-    copy_attributes(source, array)
+    copy_attributes(source, array, path)
     for rows in _pieces(source):
-        with parsing(path):
+        with streaming(path):
             values = source[rows]
         array[rows] = values
 

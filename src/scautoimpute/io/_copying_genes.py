@@ -5,14 +5,14 @@ from typing import TYPE_CHECKING, Any
 from ._arrays_on_disk import CsrOnDisk, new_dense
 from ._copying import copy_attributes
 from .matrix import CELLS_PER_BLOCK, row_blocks
-from .read import parsing
+from .read import streaming
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from .stream import StoredCells, StoredMatrix
 
-__all__ = ["OF_GENES", "copy_genes"]
+__all__ = ["OF_GENES", "copy_columns", "copy_genes"]
 
 OF_GENES = ("X", "layers", "var", "varm", "varp")
 
@@ -36,19 +36,20 @@ def copy_genes(
         Of the matrices; `"gzip"` or None.
     """
     if cells.X is not None:
-        _copy_columns(cells.X, target, "X", genes_O, compression)
+        copy_columns(cells.X, target, "X", genes_O, compression)
     layers = target.create_group("layers")
     if "layers" in cells.root:
-        copy_attributes(cells.root["layers"], layers)
+        copy_attributes(cells.root["layers"], layers, cells.path)
     for name, layer in cells.layers.items():
         if name not in but:
-            _copy_columns(layer, layers, name, genes_O, compression)
+            copy_columns(layer, layers, name, genes_O, compression)
     _copy_annotation(cells, target, genes_O)
 
 
-def _copy_columns(
+def copy_columns(
     matrix: "StoredMatrix", group: Any, name: str, genes_O: "NDArray[Any]", compression: str | None
 ) -> None:
+    """Write a matrix, some columns of it, a block of rows at a time."""
     shape = matrix.shape[0], len(genes_O)
     if getattr(matrix, "format", None) == "csc":
         from anndata.io import write_elem
@@ -73,7 +74,7 @@ def _copy_annotation(cells: "StoredCells", target: Any, genes_O: "NDArray[Any]")
     from anndata import AnnData
     from anndata.io import read_elem, write_elem
 
-    with parsing(cells.path):
+    with streaming(cells.path):
         found = {name: read_elem(cells.root[name]) for name in ("var", "varm", "varp") if name in cells.root}
     if "var" in cells.renamed:
         found["var"].index = cells.var_names

@@ -11,6 +11,8 @@ if TYPE_CHECKING:
 __all__ = [
     "NAMES_LOOKED_AT",
     "BadContentError",
+    "NoRoomError",
+    "UnreadableFileError",
     "WithoutNul",
     "looks_transposed",
     "one_line",
@@ -32,6 +34,14 @@ NAMES_LOOKED_AT = 100_000  # no genome has more genes; millions of cell names ne
 
 class BadContentError(ValueError):
     """What a reader found in a file, in words; `read` puts the name of the file before it."""
+
+
+class UnreadableFileError(ValueError):
+    """What is wrong with the contents of a file, with its name: what was made of it before may still be right."""
+
+
+class NoRoomError(OSError):
+    """There is no place for what a file is unpacked to."""
 
 
 def recognised_suffix(path: Path, allowed: Sequence[str]) -> str:

@@ -19,6 +19,7 @@ __all__ = [
     "blocks_of",
     "counts_matrix",
     "is_integer_counts",
+    "is_lazy",
     "matrix_and_names",
     "narrowed",
     "raw_positions",
@@ -157,8 +158,15 @@ def row_sums(matrix: Any) -> "NDArray[np.float64]":
     return np.asarray(matrix.sum(axis=1, dtype=np.float64), dtype=np.float64).ravel()
 
 
+def is_lazy(matrix: Any) -> bool:
+    """Return whether a matrix is an array of dask, which is computed when it is asked to be."""
+    return hasattr(matrix, "dask") and hasattr(matrix, "compute")
+
+
 def block_csr(block: Any) -> Any:
-    """Return rows that were read from a dense, sparse or backed matrix as a ``csr_array`` of numbers."""
+    """Return rows that were read from a dense, sparse, backed or dask matrix as a ``csr_array`` of numbers."""
+    if is_lazy(block):
+        block = block.compute()
     if not sparse.issparse(block):
         block = np.asarray(block)
     if block.dtype.kind not in "biuf":
@@ -295,5 +303,5 @@ def _stored_values(matrix: Any) -> Iterator["NDArray[Any]"]:
             yield data[piece]
         return
     for rows in row_blocks(matrix, rows_per_block(matrix.shape[1])):
-        block = matrix[rows]
+        block = matrix[rows].compute() if is_lazy(matrix) else matrix[rows]
         yield block.data if sparse.issparse(block) else np.asarray(block)

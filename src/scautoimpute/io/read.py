@@ -2,12 +2,11 @@
 
 import gzip
 import os
-import shutil
 import tempfile
 import warnings
 import zlib
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -16,7 +15,7 @@ import numpy as np
 from scipy import sparse
 
 from ..errors import MissingDependencyError
-from .checks import BadContentError, one_line, recognised_suffix
+from .checks import BadContentError, NoRoomError, UnreadableFileError, one_line, recognised_suffix
 from .read_10x import read_10x_folder, read_10x_h5, read_mtx
 from .read_anndata import is_zarr, read_h5ad, read_loom, read_zarr
 from .read_text import read_text
@@ -32,6 +31,7 @@ __all__ = [
     "parsing",
     "read",
     "refuse_no_matrix",
+    "streaming",
     "unique_names",
     "unpacked",
 ]
@@ -88,6 +88,8 @@ def read(path: str | Path, *, transpose: bool = False) -> "AnnData":
         If there is no such file, or it cannot be opened.
     ValueError
         If the suffix is unknown, or the contents are not what it promises: the message says where.
+    OSError
+        If there is no room to unpack a gzipped file.
     MissingDependencyError
         If a loom file is read and loompy is not installed.
 
@@ -166,21 +168,26 @@ def refuse_wild_indices(matrix: Any) -> None:
 
 
 @contextmanager
-def parsing(path: Path) -> Iterator[None]:
-    """Whatever a library raises over bad contents becomes one ``ValueError`` line with the file."""
+def parsing(path: Path, kind: type[ValueError] = ValueError) -> Iterator[None]:
+    """Whatever a library raises over bad contents becomes one line with the file, in an error of some `kind`."""
     try:
         yield
-    except (MemoryError, MissingDependencyError):
+    except (MemoryError, MissingDependencyError, NoRoomError, UnreadableFileError):
         raise
     except BadContentError as error:
         msg = f"{path}: {error}"
-        raise ValueError(msg) from error.__cause__
+        raise kind(msg) from error.__cause__
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         msg = f"{path}: the gzip file is damaged or cut short ({one_line(error)}): get it again"
-        raise ValueError(msg) from error
+        raise kind(msg) from error
     except Exception as error:
         msg = f"{path} cannot be read, it is damaged or not what its suffix says ({one_line(error)}): get it again"
-        raise ValueError(msg) from error
+        raise kind(msg) from error
+
+
+def streaming(path: Path) -> AbstractContextManager[None]:
+    """Do as `parsing` does, where a file is read piece by piece, which may have been damaged since work on it began."""
+    return parsing(path, UnreadableFileError)
 
 
 @contextmanager
@@ -190,11 +197,25 @@ def unpacked(path: Path, suffix: str) -> Iterator[Path]:
     if plain == suffix or plain in _READ_GZIPPED:
         yield path
         return
-    with tempfile.NamedTemporaryFile(suffix=plain) as temporary:
-        with gzip.open(path) as packed:
-            shutil.copyfileobj(packed, temporary, 1 << 20)
-        temporary.flush()
+    with ExitStack() as opened:
+        with _room_for(path):
+            temporary = opened.enter_context(tempfile.NamedTemporaryFile(suffix=plain, buffering=0))
+        with parsing(path), gzip.open(path) as packed:
+            while left := memoryview(packed.read(1 << 20)):
+                with _room_for(path):
+                    while left:  # a disk that is all but full takes a part of it
+                        left = left[temporary.write(left) :]
         yield Path(temporary.name)
+
+
+@contextmanager
+def _room_for(path: Path) -> Iterator[None]:
+    """Tell an error of the temporary folder from one of the file that is unpacked to it."""
+    try:
+        yield
+    except OSError as error:
+        msg = f"cannot unpack {path} to {tempfile.tempdir or 'a temporary folder'} ({one_line(error)}): "
+        raise NoRoomError(msg + "make room there, name another folder in TMPDIR, or unpack it yourself") from error
 
 
 def refuse_no_matrix(adata: "AnnData", path: Path) -> None:

@@ -14,10 +14,11 @@ from .hdf5 import open_hdf5
 from .matrix import narrowed
 
 if TYPE_CHECKING:
+    import h5py
     import pandas as pd
     from anndata import AnnData
 
-__all__ = ["read_10x_folder", "read_10x_h5", "read_mtx"]
+__all__ = ["gene_expression_only", "group_10x", "read_10x_folder", "read_10x_h5", "read_mtx"]
 
 _GENE_EXPRESSION = "Gene Expression"
 _ROLES = {"genes": ("features", "genes"), "cells": ("barcodes", "cells"), "rows": ("rows",), "columns": ("cols",)}
@@ -26,11 +27,18 @@ _Names = dict[str, "pd.DataFrame"]
 
 def read_10x_h5(path: Path) -> "AnnData":
     """Read the HDF5 file of Cell Ranger, version 2 or later."""
-    import h5py
     import scanpy
 
     with open_hdf5(path) as file:
-        groups = [name for name, item in file.items() if isinstance(item, h5py.Group) and "barcodes" in item]
+        group_10x(file)
+    return gene_expression_only(scanpy.read_10x_h5(path, gex_only=False), stacklevel=6)
+
+
+def group_10x(file: "h5py.File") -> "h5py.Group":
+    """Return the group that holds the counts, or refuse a file that has none, or several."""
+    import h5py
+
+    groups = [name for name, item in file.items() if isinstance(item, h5py.Group) and "barcodes" in item]
     if not groups:
         msg = "this HDF5 file is not 10x output (no barcodes in it); give a 10x .h5, or name an AnnData file .h5ad"
         raise BadContentError(msg)
@@ -38,7 +46,7 @@ def read_10x_h5(path: Path) -> "AnnData":
         msg = f"it holds several genomes ({', '.join(groups)}); save the one you want as .h5ad with "
         msg += "scanpy.read_10x_h5(file, genome=...)"
         raise BadContentError(msg)
-    return _gene_expression_only(scanpy.read_10x_h5(path, gex_only=False))
+    return file[groups[0]]
 
 
 def read_10x_folder(folder: Path) -> "AnnData":
@@ -98,7 +106,7 @@ def _assembled(matrix: Any, *, cells: "pd.DataFrame", genes: "pd.DataFrame") -> 
     if genes.shape[1] > 2:
         var["feature_types"] = genes[2].to_numpy()
     obs = pd.DataFrame(index=cells[0].to_numpy())
-    return _gene_expression_only(AnnData(sparse.csr_matrix(matrix), obs=obs, var=var))
+    return gene_expression_only(AnnData(sparse.csr_matrix(matrix), obs=obs, var=var), stacklevel=7)
 
 
 def _file_of(folder: Path, *names: str) -> Path:
@@ -181,7 +189,8 @@ def _numbered(kind: str, count: int) -> "pd.DataFrame":
     return pd.DataFrame({0: [f"{kind}_{number}" for number in range(1, count + 1)]})
 
 
-def _gene_expression_only(adata: "AnnData") -> "AnnData":
+def gene_expression_only(adata: "AnnData", *, stacklevel: int) -> "AnnData":
+    """Return an object without other features, and warn of what is left out."""
     if "feature_types" not in adata.var:
         return adata
     kinds = adata.var["feature_types"].astype(str)
@@ -189,5 +198,5 @@ def _gene_expression_only(adata: "AnnData") -> "AnnData":
     if others.empty:
         return adata
     left_out = ", ".join(f"{count} {kind}" for kind, count in others.items())
-    warnings.warn(f"only {_GENE_EXPRESSION} is kept; left out: {left_out}", stacklevel=6)
+    warnings.warn(f"only {_GENE_EXPRESSION} is kept; left out: {left_out}", stacklevel=stacklevel)
     return cast("AnnData", adata[:, (kinds == _GENE_EXPRESSION).to_numpy()].copy())

@@ -11,10 +11,10 @@ import numpy as np
 
 from ._arrays_on_disk import CsrOnDisk, mark, new_dense
 from ._copying import copy_members, is_hdf5
-from ._copying_genes import OF_GENES, copy_genes
+from ._copying_genes import OF_GENES, copy_columns, copy_genes
 from .checks import one_line
 from .counted import hdf5_file
-from .read import parsing
+from .read import streaming
 from .stream import StoredCells
 from .write_text import dense, text_file, write_rows
 
@@ -88,7 +88,7 @@ class StoredResult:
         self.check = check
         self.root, self.cells, self.key, self.storage = root, cells, key, storage
         keys = storage.keys(key)
-        with parsing(cells.path):
+        with streaming(cells.path):
             was_ours = key in cells.uns
         self._copy(path, {key, *keys} | ({f"{key}_sd"} if was_ours else set()))
         shape = cells.n_obs, cells.n_vars if storage.genes_O is None else len(storage.genes_O)
@@ -105,6 +105,8 @@ class StoredResult:
         copy_members(cells.root, root, paths=(cells.path, path), but=replaced)
         if storage.genes_O is not None:
             copy_genes(cells, root, genes_O=storage.genes_O, but=outdated, compression=storage.compression)
+        elif cells.X is not None and "X" not in root:
+            copy_columns(cells.X, root, "X", np.arange(cells.n_vars), storage.compression)
         for name in ("layers", "obsm", "uns"):
             if name not in root:
                 root.create_group(name)

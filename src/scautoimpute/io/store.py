@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .checks import BadContentError
 
@@ -20,7 +20,8 @@ def open_zarr(path: Path, *, passed: "Bytes | None" = None) -> Iterator[Any]:
     """Give the root of a zarr folder, or of a zipped one, whose sparse matrices lack no chunk.
 
     Missing chunks read as zeros, and chunks cut short as whatever lies behind them in memory; both are refused, the
-    latter when they are read. What is read is counted in `passed`, as it is stored.
+    latter when they are read, as are those that go missing meanwhile. What is read is counted in `passed`, as it is
+    stored.
     """
     import zarr
     from zarr.storage import LocalStore, WrapperStore, ZipStore
@@ -28,7 +29,12 @@ def open_zarr(path: Path, *, passed: "Bytes | None" = None) -> Iterator[Any]:
     class WholeChunks(WrapperStore):  # type: ignore[type-arg]
         async def get(self, key: str, prototype: Any, byte_range: Any = None) -> Any:
             value = await self._store.get(key, prototype, byte_range)
-            if value is not None and byte_range is None and _array_of(key) in packed:
+            stored = _array_of(key, arrays)
+            if stored is not None and value is None:
+                if not stored.has_gaps or not await self._store.exists(stored.described_in):
+                    msg = f"the chunk {key} was there and is gone: put it back, or copy the store again"
+                    raise BadContentError(msg)
+            elif stored is not None and byte_range is None and stored.is_blosc:
                 expected = int.from_bytes(value[_SIZE].to_bytes(), "little")
                 if len(value) != expected:
                     msg = f"the chunk {key} has {len(value)} bytes instead of {expected}: copy the store again"
@@ -37,14 +43,15 @@ def open_zarr(path: Path, *, passed: "Bytes | None" = None) -> Iterator[Any]:
                 passed.add(len(value))
             return value
 
-    packed: set[str] = set()
+    arrays: dict[str, _Stored] = {}
     store = WholeChunks(ZipStore(path, mode="r") if path.is_file() else LocalStore(path, read_only=True))
     try:
         group = zarr.open_group(store, mode="r")
         for name, item in group.members(max_depth=None):
-            _refuse_missing_chunks(name, item)
-            if _is_packed_with_blosc(item):
-                packed.add(name)
+            if hasattr(item, "shape"):
+                arrays[name] = _Stored.of(name, item)
+            else:
+                _refuse_missing_chunks(name, item)
         yield group
     finally:
         store.close()
@@ -58,10 +65,27 @@ def bytes_in_chunks(path: Path) -> int:
     return sum(file.stat().st_size for file in chunks if file.is_file())
 
 
-def _array_of(key: str) -> str:
-    """Return the array that a chunk is of: ``X/data/0`` and ``X/data/c/0`` are chunks of ``X/data``."""
-    name, _, last = key.partition("/c/")
-    return name if last else key.rpartition("/")[0]
+class _Stored(NamedTuple):
+    """What is known of an array when it is opened: whether chunks of it were left out, as those of zeros may be."""
+
+    is_blosc: bool
+    has_gaps: bool
+    described_in: str
+
+    @classmethod
+    def of(cls, name: str, item: Any) -> "_Stored":
+        described_in = f"{name}/{'.zarray' if item.metadata.zarr_format == 2 else 'zarr.json'}"
+        return cls(_is_packed_with_blosc(item), item.nchunks_initialized < item.nchunks, described_in)
+
+
+def _array_of(key: str, arrays: dict[str, _Stored]) -> _Stored | None:
+    """Return the array that a chunk is of, such as X/data of X/data/0 and X/data/c/0, or None for what is no chunk."""
+    parts = key.split("/")
+    for n_parts in range(len(parts) - 1, 0, -1):
+        stored = arrays.get("/".join(parts[:n_parts]))
+        if stored is not None:
+            return stored if parts[-1].replace(".", "").isdigit() or parts[n_parts] == "c" else None
+    return None
 
 
 def _is_packed_with_blosc(item: Any) -> bool:
@@ -69,10 +93,10 @@ def _is_packed_with_blosc(item: Any) -> bool:
     return any("blosc" in type(one).__name__.lower() for one in compressors) and item.shards is None
 
 
-def _refuse_missing_chunks(name: str, item: Any) -> None:
-    if hasattr(item, "shape") or not {"data", "indptr"} <= set(item):
+def _refuse_missing_chunks(name: str, group: Any) -> None:
+    if not {"data", "indptr"} <= set(group):
         return
-    values = item["data"]
+    values = group["data"]
     if values.nchunks_initialized < values.nchunks:
         # zarr leaves out chunks of nothing but zeros, which a sparse matrix has no reason to hold
         found = f"only {values.nchunks_initialized} of the {values.nchunks} chunks of {name} are there"

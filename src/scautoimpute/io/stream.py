@@ -3,6 +3,7 @@
 import warnings
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +13,7 @@ from .checks import NAMES_LOOKED_AT
 from .hdf5 import open_hdf5
 from .lazy import holds_raw, stored_matrix
 from .matrix import RAW, block_csr, counts_matrix, raw_positions, row_blocks, rows_per_block
-from .read import format_of, parsing, refuse_wild_indices, unique_names
+from .read import format_of, parsing, refuse_wild_indices, streaming, unique_names
 from .read_anndata import is_described
 from .store import open_zarr
 
@@ -33,12 +34,14 @@ class StoredCells:
         Its group, of h5py or zarr.
     layers
         Each layer as a `StoredMatrix`.
+    X
+        The same; in some formats it is not where anndata has it, under the root.
     """
 
-    def __init__(self, path: Path, root: Any) -> None:
+    def __init__(self, path: Path, root: Any, *, X: "StoredMatrix | None" = None) -> None:
         self.path, self.root = path, root
         layers = root["layers"] if "layers" in root else {}  # noqa: SIM401 (groups of zarr have no get with a default)
-        self.X = StoredMatrix(root["X"], path) if "X" in root else None
+        self.X = StoredMatrix(root["X"], path) if "X" in root else X
         self.layers = {name: StoredMatrix(layers[name], path) for name in layers}
         self.raw = _StoredRaw(root["raw"], path) if holds_raw(root) else None
         self.uns = root["uns"] if "uns" in root else {}  # noqa: SIM401
@@ -121,33 +124,43 @@ class StoredMatrix:
     def __init__(self, item: Any, path: Path) -> None:
         self._matrix, self._path = stored_matrix(item), path
         self.shape, self.dtype = tuple(map(int, self._matrix.shape)), self._matrix.dtype
+        self._stored_shape = self.shape
         if self._matrix is not item:
             self.format, self.group = self._matrix.format, item
-        self._is_half = self._matrix is not item and self.dtype == np.float16
 
     def __getitem__(self, rows: Any) -> Any:
-        with parsing(self._path):
-            block = self._widened(rows) if self._is_half else self._matrix[rows]
-            if hasattr(block, "check_format"):
-                refuse_wild_indices(block)
-            return block
+        with streaming(self._path):
+            if not hasattr(self, "format"):
+                return self._matrix[rows]
+            return self._read(rows)
 
     def by_rows(self) -> Any:
         """Return the whole matrix, in memory and by rows."""
-        with parsing(self._path):
-            return (self._widened(np.s_[:, :]) if self._is_half else self._matrix.to_memory()).tocsr()
+        with streaming(self._path):
+            return self._read(slice(None) if self.format == "csr" else np.s_[:, :]).tocsr()
 
-    def _widened(self, key: Any) -> Any:
+    @cached_property
+    def _arrays(self) -> tuple[Any, Any, Any]:
+        """Values, their columns (or rows), and where rows (or columns) begin, which is read: 8 bytes of a cell."""
+        return self.group["data"], self.group["indices"], self.group["indptr"][:]
+
+    def _read(self, key: Any) -> Any:
         """Return rows of a CSR matrix, or ``[:, columns]`` of a CSC."""
         from scipy import sparse
 
-        first, last, _ = (key[1] if isinstance(key, tuple) else key).indices(self.shape[self.format == "csc"])
-        starts = self.group["indptr"][first : last + 1]
+        first, last, _ = (key[1] if isinstance(key, tuple) else key).indices(self._stored_shape[self.format == "csc"])
+        data, indices, starts = self._arrays
+        starts = starts[first : last + 1]
         entries = slice(int(starts[0]), int(starts[-1]))
-        parts = self.group["data"][entries].astype(np.float32), self.group["indices"][entries], starts - starts[0]
+        values = data[entries].astype(np.float32) if data.dtype == np.float16 else data[entries]
+        parts = values, indices[entries], starts - starts[0]
+        block: Any
         if self.format == "csr":
-            return sparse.csr_array(parts, shape=(last - first, self.shape[1]))
-        return sparse.csc_array(parts, shape=(self.shape[0], last - first))
+            block = sparse.csr_array(parts, shape=(last - first, self._stored_shape[1]))
+        else:
+            block = sparse.csc_array(parts, shape=(self._stored_shape[0], last - first))
+        refuse_wild_indices(block)
+        return block
 
 
 class _StoredRaw:
@@ -178,7 +191,7 @@ def open_cells(path: Path, *, stacklevel: int = 1) -> Iterator[StoredCells]:
     """
     with ExitStack() as opened:
         with parsing(path):
-            cells = StoredCells(path, opened.enter_context(_root(path)))
+            cells = opened.enter_context(_cells(path, stacklevel=stacklevel + 7))
             cells.make_names_unique(stacklevel=stacklevel + 3)
         yield cells
 
@@ -194,13 +207,19 @@ def reopened(path: Path, names: "pd.Index[str]") -> Iterator[StoredCells]:
 
 
 def is_stored_by_rows(path: Path) -> bool:
-    """Return whether a file can be read a block of rows at a time: h5ad, or zarr in a folder, of anndata 0.8 or later.
+    """Return whether a file can be read a block of rows at a time.
 
-    Everything else is read as a whole, which also says what is wrong with a file that cannot be read.
+    Such are h5ad, or zarr in a folder, of anndata 0.8 or later, and the HDF5 of 10x. Everything else is read as a
+    whole, which also says what is wrong with a file that cannot be read.
     """
-    if format_of(path) not in {".h5ad", ".zarr"}:
+    from .stream_10x import is_10x
+
+    kind = format_of(path)
+    if kind not in {".h5", ".h5ad", ".zarr"}:
         return False
     try:
+        if kind == ".h5":
+            return is_10x(path)
         with _root(path) as root:
             current = all(root[name].attrs["encoding-version"] == "0.2.0" for name in ("obs", "var"))
             return current and is_described(root) and _holds_rows(root)
@@ -221,6 +240,18 @@ def names_at(frame: Any, rows: slice) -> "pd.Index[str]":
 def _root(path: Path) -> Iterator[Any]:
     with open_zarr(path) if path.is_dir() else open_hdf5(path) as root:
         yield root
+
+
+@contextmanager
+def _cells(path: Path, *, stacklevel: int) -> Iterator[StoredCells]:
+    if format_of(path) == ".h5":
+        from .stream_10x import cells_of_10x
+
+        with cells_of_10x(path, stacklevel=stacklevel) as cells:
+            yield cells
+        return
+    with _root(path) as root:
+        yield StoredCells(path, root)
 
 
 def _holds_rows(root: Any) -> bool:

@@ -128,10 +128,10 @@ class CountsModel:
         return frequency_BG, total_BG.div_(len(self.networks))
 
     @torch.no_grad()
-    def embed(self, x: sparse.csr_array, batch_N: NDArray[np.intp] | None = None) -> NDArray[np.float32]:
+    def embed(self, x: CountsRows, batch_N: NDArray[np.intp] | None = None) -> NDArray[np.float32]:
         """Hidden layer of the first network, N × H; `batch_N` is for models that were trained with several."""
         batch_N = np.zeros(x.shape[0], dtype=np.intp) if batch_N is None else batch_N
-        blocks = [(self.encoding.encode(x[rows], batch_N[rows]), self.encoding.centre_I) for rows in self.blocks(x)]
+        blocks = ((self.encoding.encode(x[rows], batch_N[rows]), self.encoding.centre_I) for rows in self.blocks(x))
         return np.concatenate([as_array(hidden_layer(self.networks[0], *block)) for block in blocks])
 
     @staticmethod

@@ -121,7 +121,7 @@ def _train(
     _go_on_together(training, data.processes)
     if training.record.epochs:
         on_epoch(training.record)
-    for record in train_counts(training, data):
+    for record in train_counts(training, data, after_step=partial(file.keep, training)):
         file.keep(training)
         on_epoch(record)
     file.keep(training)

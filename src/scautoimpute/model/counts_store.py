@@ -147,7 +147,7 @@ class CountsStore:
 
     def _cannot(self, error: OSError) -> OSError:
         msg = f"cannot keep the counts to train on in {self._folder}: {one_line(error)}; make room there, or allow more"
-        return OSError(f"{msg} memory (max_memory=, --max-memory)")
+        return OSError(f"{msg} memory with max_memory=")
 
 
 def entry_type(n_genes: int, largest: float) -> np.dtype[Any]:

@@ -5,7 +5,7 @@ Shape legend: N cells, B cells in a batch, G genes, K batches of the experiment.
 
 import json
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -53,9 +53,20 @@ class CountsTraining(Training):
     """A training whose every draw (order of the cells, thinning) comes from one NumPy generator.
 
     The error is NaN after epochs that were not evaluated, which beats nothing.
+
+    Attributes
+    ----------
+    rng
+        The generator, which is ahead of what has been trained on.
+    n_done, loss_sum
+        Cells that the epoch under way has seen, and the sum of their losses.
     """
 
     rng: np.random.Generator = field(default_factory=np.random.default_rng)
+    n_done: int = 0
+    loss_sum: float = 0.0
+    _epoch_began: dict[str, Any] = field(default_factory=dict)  # state of the generator
+    _seen_to: dict[str, Any] = field(default_factory=dict)  # that after the last batch that was trained on
     error_name: ClassVar[str] = "held_out_loss"
 
     @property
@@ -63,18 +74,45 @@ class CountsTraining(Training):
         """Held-out loss below which an epoch counts as progress: in nats, which have no natural zero."""
         return self.best_error - self.plan.min_gain
 
+    def order(self, cells: NDArray[np.intp]) -> NDArray[np.intp]:
+        """Order of the cells in the epoch under way: the same after a stop within it."""
+        bits, now = self.rng.bit_generator, self.rng.bit_generator.state
+        if not self.n_done:
+            self._epoch_began = dict(now)
+        bits.state = self._epoch_began
+        order = self.rng.permutation(cells)
+        if self.n_done:
+            bits.state = now
+        self._seen_to = dict(bits.state)
+        return order
+
+    def has_seen(self, batch: "_Batch", loss: float) -> None:
+        """Note that a batch has been trained on."""
+        self.n_done += batch.n_cells
+        self.loss_sum += loss * batch.n_cells
+        self._seen_to = batch.drawn_to
+
     def state(self) -> tuple[dict[str, dict[str, Tensor]], dict[str, Any]]:
-        """As in `Training`, and the state of the generator."""
+        """As in `Training`, and where in an epoch it is, with the states of the generator."""
         tensors, values = super().state()
-        return tensors, values | {"rng": json.dumps(self.rng.bit_generator.state)}
+        values |= {"n_done": self.n_done, "loss_sum": self.loss_sum}
+        values |= {
+            "rng": json.dumps(self._seen_to or self.rng.bit_generator.state),
+            "epoch_began": json.dumps(self._epoch_began),
+        }
+        return tensors, values
 
     def load_state(self, tensors: dict[str, dict[str, Tensor]], values: dict[str, Any]) -> None:
         """Inverse of `state`."""
         super().load_state(tensors, values)
-        self.rng.bit_generator.state = json.loads(values["rng"])
+        self.rng.bit_generator.state = self._seen_to = json.loads(values["rng"])
+        self._epoch_began = json.loads(values["epoch_began"])
+        self.n_done, self.loss_sum = values["n_done"], values["loss_sum"]
 
 
-def train_counts(training: CountsTraining, data: CountsData) -> Iterator[TrainingRecord]:
+def train_counts(
+    training: CountsTraining, data: CountsData, *, after_step: Callable[[], None] = lambda: None
+) -> Iterator[TrainingRecord]:
     """Train a network in place, from wherever `training` stands; yield the record after each epoch.
 
     When the iterator is exhausted the network holds the averaged weights of the best epoch on the stopping
@@ -89,14 +127,16 @@ def train_counts(training: CountsTraining, data: CountsData) -> Iterator[Trainin
     if not training.record.epochs:
         training.best_error = held_out_loss(None, data)
     while not training.is_over:
-        order, total = training.rng.permutation(cells), 0.0
-        parts = (order[start : start + plan.batch_size] for start in range(0, len(order), plan.batch_size))
+        order = training.order(cells)
+        parts = (order[at : at + plan.batch_size] for at in range(training.n_done, len(order), plan.batch_size))
         for batch in made_ahead(_Batch.drawn(rows, data, training.rng) for rows in parts):
-            total += _step(training, data, batch, workspace) * batch.n_cells
+            training.has_seen(batch, _step(training, data, batch, workspace))
+            after_step()
         epoch = len(training.record.epochs) + 1
         due = epoch % epochs_between == 0 or epoch == plan.max_epochs
         error = held_out_loss(training.averaged, data) if due else math.nan
-        training.add_epoch(total / len(cells), error, len(cells))
+        training.add_epoch(training.loss_sum / len(cells), error, len(cells))
+        training.n_done, training.loss_sum = 0, 0.0
         yield training.record
     training.finish()
 
@@ -114,6 +154,7 @@ class _Batch:
     batch_B: NDArray[np.intp]
     n_cells: int
     n_molecules: float
+    drawn_to: dict[str, Any]  # state of the generator
 
     @classmethod
     def drawn(cls, rows: NDArray[np.intp], data: CountsData, rng: np.random.Generator) -> "_Batch":
@@ -124,7 +165,8 @@ class _Batch:
         shown, target = (own(with_values(x, values_Z)) for values_Z in (shown_Z, x.data - shown_Z))
         batch_B = own(data.batch_N[rows])
         inputs = Inputs.of(data.encoding.encode(shown, batch_B), data.device)
-        return cls(inputs, Rows.of(target, data.device), batch_B, len(rows), float(target.data.sum()))
+        of_all = len(rows), float(target.data.sum()), dict(rng.bit_generator.state)
+        return cls(inputs, Rows.of(target, data.device), batch_B, *of_all)
 
 
 def _step(training: CountsTraining, data: CountsData, batch: _Batch, workspace: Workspace) -> float:

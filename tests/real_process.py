@@ -1,0 +1,72 @@
+"""The command line in processes of their own, which can be killed and limited.
+
+They are children of a server that has the libraries loaded: real processes and signals without two seconds of imports
+each.
+"""
+
+import multiprocessing
+import os
+import resource
+import signal
+import sys
+import tempfile
+import time
+from pathlib import Path
+from types import SimpleNamespace
+
+import psutil
+import torch
+
+from scautoimpute.cli import main
+from scautoimpute.model import checkpoint
+
+SERVER = multiprocessing.get_context("forkserver")
+SERVER.set_forkserver_preload(
+    ["torch._dynamo", "scautoimpute.model.fit", "scautoimpute.io.write", "anndata", "zarr", "real_process"]
+)
+
+
+def command(folder, arguments, limits, environment):
+    """Run the command line in this process, which is a child; from when `said` is there it may be stopped."""
+    os.chdir(folder)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    with (folder / "said").open("w") as said:
+        os.dup2(said.fileno(), 1)
+        os.dup2(said.fileno(), 2)
+    os.environ.update(environment)
+    tempfile.tempdir = None  # as in a new process, which asks the environment
+    checkpoint.SECONDS_BETWEEN, checkpoint.LARGEST_SHARE = 0.02, 0.5
+    torch.set_num_threads(1)
+    if "--max-memory" in arguments:  # of little data: counted from nothing, for what libraries take varies by more
+        nothing = SimpleNamespace(memory_info=lambda: SimpleNamespace(rss=0))
+        psutil.Process = lambda: nothing
+    for name, limit in limits.items():
+        resource.setrlimit(getattr(resource, name), (limit, limit))
+    sys.argv = ["scautoimpute", *map(str, arguments)]
+    try:
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs have it ignored
+        main()
+    except KeyboardInterrupt:  # before there was anything to clean up
+        sys.exit(130)
+
+
+def start(folder, arguments, *, limits=None, environment=None):
+    """Start the command line in `folder`, under limits of the module `resource` by their names."""
+    (folder / "said").unlink(missing_ok=True)
+    process = SERVER.Process(target=command, args=(Path(folder), arguments, limits or {}, environment or {}))
+    process.start()
+    return process
+
+
+def finish(process, folder):
+    """Wait, and return the exit code and the lines that were said."""
+    process.join(100)
+    lines = (folder / "said").read_text().replace("\r", "\n").splitlines()
+    return process.exitcode, [line for line in lines if line.strip() and "%|" not in line]
+
+
+def wait_for(folder, pattern, process):
+    """Wait until there is such a file in `folder`."""
+    while not list(folder.glob(pattern)):
+        assert process.is_alive(), (folder / "said").read_text()
+        time.sleep(0.0005)
