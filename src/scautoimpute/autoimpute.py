@@ -61,7 +61,8 @@ class AutoImpute:
     optimizer
         `"adamw"`, `"rmsprop"` (torch's) or `"tf_rmsprop"` (the published program's, default with `preset="paper"`).
     learning_rate
-        Default 3e-3 · (128 / width)^0.65, four times that for more than 5,000 cells (masked); 1e-4 with `preset="paper"`.
+        Default 3e-3 · (128 / width)^0.65, of more than 5,000 cells four times that (masked); 1e-4 with
+        `preset="paper"`.
     l2
         λ of eq. 8 with `preset="paper"` (default 1); else AdamW's weight decay (default 0.01; counts: 0).
     threshold
@@ -74,8 +75,8 @@ class AutoImpute:
         `preset="paper"`.
     held_out_share, n_folds
         In each of `n_folds` folds (default 3, of more than 5,000 cells 1) this share of the observed entries (default
-        0.1) is hidden, to stop training, weigh the networks and score (at most 20,000 cells a fold, of more than 5,000):
-        of each cell's molecules 0.05, once; `"paper"`: none unless asked.
+        0.1) is hidden, to stop training, weigh the networks and score (on 20,000 cells at most): of each cell's
+        molecules 0.05, once; `"paper"`: none unless asked.
     n_networks
         How many networks are averaged, of counts only: by default three for up to 2,000 cells, one for more.
     device

@@ -88,7 +88,7 @@ def fit_masked_many(
 
 def _held_out(sample: SampledCells, *, among_them: bool = False) -> HeldOut:
     """Hidden entries of a sample, of which the rows are those of the data, or those `among_them`."""
-    x: "sparse.csr_array" = sample.rows
+    x: sparse.csr_array = sample.rows
     cells = np.arange(x.shape[0]) if among_them else sample.cells
     rows_V = np.repeat(cells, np.diff(x.indptr)).astype(np.int64)
     return HeldOut(rows_V, x.indices.astype(np.int64), x.data)
