@@ -3,6 +3,7 @@
 import subprocess
 import sys
 import textwrap
+from dataclasses import replace
 from functools import partial
 
 import anndata
@@ -26,6 +27,7 @@ from scautoimpute.model.base_sums import BlockSums, EntrySums, gene_cell_effects
 from scautoimpute.model.inputs import Encoding
 from scautoimpute.model.masked_store import FoldStore, stage_folds
 from scautoimpute.model.settings import MANY_CELLS, Settings
+from scautoimpute.model.training import FoldData, output_of
 from scautoimpute.pp import processed_matrix
 
 pytestmark = pytest.mark.filterwarnings("ignore:training ended at max_epochs", "ignore:held-out RMSE")
@@ -174,6 +176,26 @@ def test_what_was_chosen_does_not_depend_on_the_number_of_cells():
     paper = Settings.resolve(objective="masked", preset="paper", n_folds=None)
     assert paper.for_cells(10**6) == paper
     assert Settings.from_json(many.to_json()) == many
+
+
+def test_an_epoch_of_many_steps_has_to_bring_more():
+    resolved = Settings.resolve(objective="masked", preset=None, threshold=1e-4)
+    for n_cells, gain in ((300, 1e-4), (MANY_CELLS, 1e-4), (51_200, 1e-3), (10**7, masked.LARGEST_GAIN)):
+        settings = resolved.for_cells(n_cells) if n_cells <= MANY_CELLS else replace(resolved, batch_size=256)
+        assert masked.training_plan(masked.VARIANTS[0], settings, n_cells).min_gain == pytest.approx(gain)
+
+
+@pytest.mark.parametrize("product", [torch.float32, torch.bfloat16])
+def test_products_in_another_type_give_the_same_but_for_rounding(log2, product):
+    data = FoldData(torch.tensor(log2[:200].toarray()), Encoding.fit(log2, fit_base(log2)), None)
+    net, _ = masked.VARIANTS[0].start(data, Settings.resolve(objective="masked", preset=None, hidden=16), 0)
+    torch.nn.init.normal_(net.decoder.weight, std=0.1, generator=torch.Generator().manual_seed(0))
+    encoded = data.encoding.encode(*data.batch(torch.arange(200)), data.batch(torch.arange(200))[1])
+    y_BG = output_of(net, encoded, product)
+    assert y_BG.dtype == torch.float32
+    torch.testing.assert_close(y_BG, net(encoded.input_BI, encoded.side_BS), rtol=2e-2, atol=2e-2)
+    y_BG.square().mean().backward()
+    assert all(p.grad.dtype == torch.float32 for p in net.parameters())
 
 
 # ------------------------------------------------------------------------------------------------------------ the file

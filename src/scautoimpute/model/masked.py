@@ -3,6 +3,7 @@
 Shape legend: N cells, G genes, V held-out entries, K experts (network variants).
 """
 
+import math
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
@@ -43,6 +44,9 @@ __all__ = [
 
 N_SIDE = 2
 MAX_STOPPING_CELLS = 2000
+# An epoch of many cells has many steps, of which more is asked: the fall of the error that counts as progress is that
+# of 20 steps, an epoch of some thousand cells
+STEPS_OF_GAIN, LARGEST_GAIN = 20, 0.01
 OnEpoch = Callable[[str, int, TrainingRecord], None]
 OnEnd = Callable[[TrainingRecord], None]
 
@@ -285,11 +289,13 @@ def training_plan(
     variant: Variant, settings: Settings, n_cells: int, product: torch.dtype = torch.float32
 ) -> TrainingPlan:
     """How long and how fast to train a variant, and in which type to multiply."""
+    batch_size = settings.batch_size or min(64, max(8, n_cells // 4))
+    epochs_of_few = math.ceil(n_cells / batch_size) / STEPS_OF_GAIN if n_cells > MANY_CELLS else 1.0
     return TrainingPlan(
         learning_rate=settings.learning_rate * variant.relative_rate,
-        batch_size=settings.batch_size or min(64, max(8, n_cells // 4)),
+        batch_size=batch_size,
         max_epochs=settings.max_epochs,
-        min_gain=settings.threshold,
+        min_gain=min(settings.threshold * max(1.0, epochs_of_few), LARGEST_GAIN),
         weight_decay=settings.l2,
         optimizer=settings.optimizer,
         product=product,
