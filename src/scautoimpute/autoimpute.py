@@ -67,7 +67,7 @@ class AutoImpute:
         λ of eq. 8 with `preset="paper"` (default 1); else AdamW's weight decay (default 0.01; counts: 0).
     threshold
         What counts as progress: a relative fall of the held-out error by default (2e-4; of more than 5,000 cells so
-        much in 20 steps), a change of the loss per cell with `preset="paper"` (1e-4), of counts a fall of the held-out
+        much in 15 steps), a change of the loss per cell with `preset="paper"` (1e-4), of counts a fall of the held-out
         loss in nats per molecule (1e-4).
     max_epochs
         Passes over the cells at most: default 150, of counts 1000; 7000 full-batch steps with `preset="paper"`.

@@ -45,8 +45,8 @@ __all__ = [
 N_SIDE = 2
 MAX_STOPPING_CELLS = 2000
 # An epoch of many cells has many steps, of which more is asked: the fall of the error that counts as progress is that
-# of 20 steps, an epoch of some thousand cells
-STEPS_OF_GAIN, LARGEST_GAIN = 20, 0.01
+# of 15 steps, an epoch of some thousand cells
+STEPS_OF_GAIN, LARGEST_GAIN = 15, 0.01
 OnEpoch = Callable[[str, int, TrainingRecord], None]
 OnEnd = Callable[[TrainingRecord], None]
 
