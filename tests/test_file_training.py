@@ -435,7 +435,7 @@ def test_a_budget_that_no_network_fits_in_is_refused(adata, tmp_path):
 def test_a_budget_that_cannot_be_kept_is_refused(adata, tmp_path):
     path = write_h5ad(adata, tmp_path)
     adata.to_df().to_csv(tmp_path / "in.csv")
-    for source, model in ((path, AutoImpute()), (tmp_path / "in.csv", AutoImpute("counts"))):
+    for source, model in ((path, AutoImpute(preset="paper")), (tmp_path / "in.csv", AutoImpute("counts"))):
         with pytest.raises(ValueError, match=r"max_memory='3G' cannot be kept to (with|from or to)") as caught:
             impute_file(source, output=tmp_path / "out.h5ad", model=model, max_memory="3G")
         one_line(caught)
@@ -537,8 +537,8 @@ def test_the_command_line_says_where_it_trained(adata, tmp_path):
     [
         (["--max-memory", "much"], "error: --max-memory 'much' is no amount of memory: give bytes above 0"),
         (
-            ["--max-memory", "2G", "--objective", "masked"],
-            "error: --max-memory '2G' cannot be kept to with --objective",
+            ["--max-memory", "2G", "--preset", "paper"],
+            "error: --max-memory '2G' cannot be kept to with --preset",
         ),
         (["--max-memory", "2G", "--method", "knn"], "error: --hidden, --max-epochs, --max-memory has no effect with"),
         (["--max-memory", "1M"], "error: a network of 49 genes needs "),

@@ -80,6 +80,8 @@ def test_seconds_of_the_floor(benchmark):
     assert work.disk_seconds(rates) == pytest.approx(2 + 2)
     masked = replace(work, objective="masked")
     assert masked.product_seconds(rates) == pytest.approx(10 * 1000 * 100 * 10 / 1e9)
+    many = replace(masked, cells=6000)
+    assert many.product_seconds(rates) == pytest.approx((7 / 4e9 + 3 / 1e9) * 6000 * 100 * 10)
 
 
 def row(benchmark, family, cells, **changed):

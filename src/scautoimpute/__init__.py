@@ -8,7 +8,8 @@ if TYPE_CHECKING:
     from .apply import impute_file
     from .autoimpute import AutoImpute
     from .errors import MissingDependencyError, NotFittedError
-    from .io import read, write
+    from .io.read import read
+    from .io.write import write
     from .lazy import imputed_lazy
 
 __version__ = "0.1.0"

@@ -10,7 +10,9 @@ from ._batches import batch_positions, learned_batches
 from ._counted import counted_rows
 from ._counts_run import batch_labels, train_on
 from ._counts_stream import StoredColumns
+from ._masked_run import train_masked
 from ._objective import Chosen, chosen_objective, objective_for
+from ._processed_rows import processed_rows
 from ._stored_counts import StoredCounts
 from .io import read, refuse_transposed
 from .io.stream import StoredCells
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
 
 __all__ = ["ToTrainOn", "cells_to_train_on", "refuse_budget", "train_cells"]
 
+_HELD_WHOLE = {"paper": "preset='paper'", None: "the masked objective and estimand='expected'"}
 Finder = Callable[[Any], tuple[str | None, str]]
 
 
@@ -55,7 +58,7 @@ def cells_to_train_on(
     from .apply import cells_of
 
     known = chosen_objective(None, **asked) if any(value is not None for value in asked.values()) else None
-    if known is not None and known.objective != "counts":
+    if known is not None and known.objective != "counts" and not _masked_by_blocks(asked):
         yield _whole(read(source, transpose=transpose), find, asked)
         return
     with ExitStack() as opened:
@@ -65,6 +68,9 @@ def cells_to_train_on(
             return
         refuse_transposed(cast("AnnData", cells))
         layer, assumed = find(cells)
+        if known is not None and known.objective == "masked":
+            yield ToTrainOn(cells, layer, assumed, known)
+            return
         counts = StoredCounts(cells, layer)
         chosen = known or counts.choose()
         if chosen.objective == "counts":
@@ -74,6 +80,11 @@ def cells_to_train_on(
         warnings.filterwarnings("ignore", message=".* repeated .* names were made unique")  # said when it was opened
         adata = read(source, transpose=transpose)
     yield ToTrainOn(adata, layer, assumed, chosen)
+
+
+def _masked_by_blocks(asked: dict[str, Any]) -> bool:
+    """Whether training goes by blocks: the published method takes all cells at once, detection all entries."""
+    return asked.get("preset") is None and asked.get("estimand") != "expected"
 
 
 def _whole(adata: "AnnData", find: Finder, asked: dict[str, Any]) -> ToTrainOn:
@@ -93,7 +104,7 @@ def train_cells(
     checkpoint: "str | Path | None",
     staging: "Staging",
 ) -> None:
-    """Train on counts that stay on disk; as `scautoimpute.tl.autoimpute` trains, to the same bytes.
+    """Train on cells that stay on disk; as `scautoimpute.tl.autoimpute` trains, to the same bytes.
 
     Parameters
     ----------
@@ -106,7 +117,13 @@ def train_cells(
     staging
         Where the counts are kept meanwhile.
     """
-    cells, counts = cast("StoredCells", ready.cells), cast("StoredCounts", ready.counts)
+    cells = cast("StoredCells", ready.cells)
+    if ready.counts is None:
+        n_top = 1000 if n_top_genes is None else n_top_genes
+        processed = processed_rows(cells, layer=ready.layer, n_top_genes=n_top, flavor=flavor)
+        train_masked(processed, estimator, cells.var_names, checkpoint=checkpoint, staging=staging)
+        return
+    counts = ready.counts
     batch = batch_labels(StoredColumns(cells.root["obs"]), batch_key)
     batch_positions(batch, as_batch, cells.n_obs, learned_batches(batch, cells.n_obs)[1])  # refused before all is read
     selection: dict[str, Any] = {"n_top_genes": n_top_genes, "flavor": flavor, "genes": genes, "layer": ready.layer}
@@ -114,12 +131,13 @@ def train_cells(
     train_on(counted, estimator, cells.var_names, batch=batch, checkpoint=checkpoint, staging=staging)
 
 
-def refuse_budget(ready: ToTrainOn, max_memory: int | str | None) -> None:
+def refuse_budget(ready: ToTrainOn, max_memory: int | str | None, *, preset: str | None = None) -> None:
     """Refuse to promise a bound on memory where the cells were read as a whole."""
-    if max_memory is not None and ready.counts is None:
-        why = "with objective='masked'" if ready.chosen.objective == "masked" else "from or to a file of this kind"
+    if max_memory is not None and not isinstance(ready.cells, StoredCells):
+        of_masked = ready.chosen.objective == "masked" and (preset == "paper" or ready.chosen.estimand == "expected")
+        why = f"with {_HELD_WHOLE[preset]}" if of_masked else "from or to a file of this kind"
         msg = (
             f"max_memory={max_memory!r} cannot be kept to {why}, where all cells are in memory at once: leave it out, "
-            "or give counts of molecules in an .h5ad or .zarr that holds them by cells, or a 10x .h5"
+            "or give counts in an .h5ad or .zarr that holds them by cells, or a 10x .h5"
         )
         raise ValueError(msg)

@@ -26,14 +26,32 @@ def genes_passing(x: Any, *, min_counts: float, min_cells: int, reference: bool)
     """
     enough = x.data > min_counts - 1 if reference else x.data >= min_counts
     n_cells = np.bincount(x.indices[enough], minlength=x.shape[1])
+    asked: dict[str, Any] = {"min_counts": min_counts, "min_cells": min_cells, "reference": reference}
+    return genes_passing_by(n_cells, x.shape[0], x.data.max(initial=0), **asked)
+
+
+def genes_passing_by(
+    n_cells: NDArray[np.int64], n_all: int, largest: float, *, min_counts: float, min_cells: int, reference: bool
+) -> IntArray:
+    """Do as `genes_passing` does by the number of cells with enough reads of each gene.
+
+    Parameters
+    ----------
+    n_cells
+        Of each gene.
+    n_all, largest
+        Number of all cells, and the largest count.
+    min_counts, min_cells, reference
+        As of `genes_passing`.
+    """
     passing = np.flatnonzero(n_cells > min_cells if reference else n_cells >= min_cells)
     if passing.size == 0:
         asked = (
             f"> {min_counts - 1} reads in > {min_cells}" if reference else f">= {min_counts} reads in >= {min_cells}"
         )
         msg = (
-            f"no gene of {x.shape[1]} has {asked} cells (largest count {x.data.max(initial=0):g}; at best "
-            f"{n_cells.max(initial=0)} of {x.shape[0]} cells have enough reads): give more or deeper cells, or lower "
+            f"no gene of {n_cells.size} has {asked} cells (largest count {largest:g}; at best "
+            f"{n_cells.max(initial=0)} of {n_all} cells have enough reads): give more or deeper cells, or lower "
             "min_counts or min_cells in scautoimpute.pp"
         )
         raise ValueError(msg)

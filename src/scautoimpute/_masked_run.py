@@ -21,9 +21,10 @@ if TYPE_CHECKING:
 
     from ._estimand import Estimand
     from ._genes import Flavor, TopGenes
+    from ._staging import Staging
     from .autoimpute import AutoImpute
 
-__all__ = ["impute_masked"]
+__all__ = ["impute_masked", "train_masked"]
 
 
 def impute_masked(
@@ -89,11 +90,22 @@ def _process_and_fit(
     if estimator.is_fitted:
         return processed_as(adata, recipe_of(estimator), layer=layer)
     processed = processed_matrix(adata, layer=layer, n_top_genes=n_top_genes, flavor=flavor)
-    report_few_cells(adata.n_obs)
-    estimator.fit(processed.log2, checkpoint=checkpoint)
-    estimator.genes_ = [str(gene) for gene in adata.var_names[processed.genes]]
-    estimator.recipe_ = processed.recipe(adata.var_names)
+    train_masked(processed, estimator, adata.var_names, checkpoint=checkpoint)
     return processed
+
+
+def train_masked(
+    processed: Processed,
+    estimator: "AutoImpute",
+    names: Any,
+    *,
+    checkpoint: "str | Path | None",
+    staging: "Staging | None" = None,
+) -> None:
+    """Train on processed values of genes called so; the estimator then knows how others are processed alike."""
+    report_few_cells(processed.size_factor.size)
+    estimator._fit(processed.log2, names[processed.genes], None, checkpoint, staging=staging)
+    estimator.recipe_ = processed.recipe(names)
 
 
 def _all_rows(counts: Any, processed: Processed, output: MaskedOutput) -> Rows:

@@ -37,7 +37,10 @@ class MaskedRun:
         estimator: AutoImpute,
         recipe: FittedRecipe,
         output: MaskedOutput,
+        *,
+        trained_here: str | None = None,
     ) -> None:
+        self.trained_here = trained_here
         self.cells, self.layer, self.estimator, self.recipe, self.output = cells, layer, estimator, recipe, output
         self.logs_said = layer is None and "log1p" in cells.uns
         self.has_fractions, self.largest, self.n_entries = False, 0.0, 0
@@ -56,8 +59,12 @@ class MaskedRun:
         scale: str,
         keep_observed: bool,
         form: OutputForm,
+        trained_here: str | None = None,
     ) -> "MaskedRun":
-        """Match the genes of a file with those of the model; say once what is missing, if anything."""
+        """Match the genes of a file with those of the model; say once what is missing, if anything.
+
+        `trained_here` is why the objective is this one, if the model was just trained on these cells.
+        """
         recipe = FittedRecipe.to(cells.var_names, recipe_of(estimator), stacklevel=5)
         shown = form.shown(cells.var_names, recipe.alignment.columns_P, recipe.alignment.positions_P)
         output = MaskedOutput(
@@ -70,7 +77,7 @@ class MaskedRun:
             form.is_sparse(by_default=hasattr(cells.by_rows(layer), "format")),
             form,
         )
-        return cls(cells, layer, estimator, recipe, output)
+        return cls(cells, layer, estimator, recipe, output, trained_here=trained_here)
 
     def blocks(self) -> "Iterator[tuple[Any, NDArray[np.float32]]]":
         """Yield the rows of the layer and of the embedding."""
@@ -107,26 +114,30 @@ class MaskedRun:
         if self.has_fractions:
             refuse_small(self.largest, flagged=self.logs_said)
         is_empty = np.concatenate(self.is_empty)
-        report_empty(is_empty, reference=False, stacklevel=4)
+        if self.trained_here is None:
+            report_empty(is_empty, reference=False, stacklevel=4)
         alignment = self.recipe.alignment
-        facts = {
-            "n_cells": self.cells.n_obs,
-            "n_empty_cells": int(is_empty.sum()),
-            **gene_facts(self.cells.n_vars, n_kept=self.recipe.kept.size, n_seen=int(np.count_nonzero(self.seen_G))),
-        }
         record = record_of(
             self.estimator,
             scale=self.output.scale,
             keep_observed=self.output.keep_observed,
             zeros=(int(self.zeros[0]), int(self.zeros[1])) if self.output.form.matrix else None,
             genes=self.cells.var_names[alignment.positions_P],
-            choices=self.recipe.choices(self.layer, facts),
-            alignment=alignment,
-            more={"objective_reason": "as the model was trained"} | self.output.form.record(),
+            choices=self.recipe.choices(self.layer, self._facts(is_empty)),
+            alignment=alignment if self.trained_here is None else None,
+            more={"objective_reason": self.trained_here or "as the model was trained"} | self.output.form.record(),
         )
         modelled = np.isin(np.arange(self.cells.n_vars), alignment.positions_P)
         result.finish(np.concatenate(self.size_factor), modelled, record)
         return record
+
+    def _facts(self, is_empty: "NDArray[np.bool_]") -> dict[str, Any]:
+        """What was found in these data."""
+        return {
+            "n_cells": self.cells.n_obs,
+            "n_empty_cells": int(is_empty.sum()),
+            **gene_facts(self.cells.n_vars, n_kept=self.recipe.kept.size, n_seen=int(np.count_nonzero(self.seen_G))),
+        }
 
 
 class _Imputed(NamedTuple):

@@ -25,6 +25,7 @@ __all__ = [
     "gene_facts",
     "processed_as",
     "processed_matrix",
+    "refuse_few_cells",
     "selection_choices",
 ]
 
@@ -95,7 +96,7 @@ def processed_matrix(
     refuse_transposed(adata)
     x = checked_counts(adata, layer)
     refuse_logs(x, flagged="log1p" in adata.uns and layer is None)
-    _refuse_few_cells(adata.n_obs)
+    refuse_few_cells(adata.n_obs)
     kept = genes_passing(x, min_counts=MIN_COUNTS, min_cells=MIN_CELLS, reference=reference)
     normalised, size_factor, facts = median_normalised(x[:, kept], reference=reference)
     chosen = top_genes(normalised, n_top_genes=n_top_genes, flavor=flavor, reference=reference)
@@ -115,7 +116,8 @@ def processed_matrix(
     return Processed(log2, kept[chosen], kept, reads / reads.sum(), size_factor, facts["median_total"], choices)
 
 
-def _refuse_few_cells(n_cells: int) -> None:
+def refuse_few_cells(n_cells: int) -> None:
+    """Refuse so few cells that no gene can pass the filter."""
     if n_cells < MIN_CELLS:
         found = f"found {n_cells} cell{'s' * (n_cells != 1)}"
         msg = f"{found}; a gene is modelled if it has reads in at least {MIN_CELLS}: give more cells, 30 or better 100"

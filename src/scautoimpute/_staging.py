@@ -1,5 +1,6 @@
 """Where counts are kept while a network is trained on them: in memory if they fit in what it may take, else on disk."""
 
+import math
 import re
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -8,15 +9,18 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from .model.counts_store import CountsRows
+    from .model.masked_store import LogRows
     from .model.settings import Settings
 
-__all__ = ["Staging", "bytes_of", "working_bytes"]
+__all__ = ["Staging", "bytes_of", "masked_bytes", "working_bytes"]
 
 _UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
 _SHARE_OF_FREE = 0.5  # of the memory that is free, where none was stated
 _COPIES = 8  # of the weights: their gradient, two moments, the average, the best, and those that products round to
 _DENSE_BLOCK = 64  # bytes of a cell and gene while a block is estimated: some sixteen matrices
 _SPARSE_BLOCK = 128  # bytes of a stored count while a block is read, checked and parted, and one made ahead
+_OF_AN_INPUT = 16  # bytes of a cell and an input or hidden unit, where the error of the masked objective is evaluated
+_OF_AN_ENTRY = 100  # bytes of a stored value, where the base is fitted to all at once
 _OF_A_CELL = 64  # bytes: library sizes, starts of rows, batches, the order
 
 
@@ -85,9 +89,26 @@ class Staging:
         from .model.counts_store import entry_type
 
         store = x.nnz * entry_type(x.shape[1], float(x.max())).itemsize
-        left = self._left() - working_bytes(x, settings.hidden, n_batches)
+        return self._placed(store, working_bytes(x, settings.hidden, n_batches), x.shape[1])
+
+    def place_logs(self, x: "LogRows", settings: "Settings") -> Path | None:
+        """Return the folder to keep log expression in, None for memory; as `place`."""
+        from .model.counts_store import entry_type
+
+        entry = entry_type(x.shape[1], math.inf).itemsize
+        return self._placed(settings.n_folds * x.nnz * entry, masked_bytes(x, settings), x.shape[1])
+
+    def hold_logs(self, x: "LogRows", settings: "Settings") -> None:
+        """Take note that log expression of few cells is in memory as a whole, if that fits; as `place`."""
+        n_cells, n_genes = x.shape
+        dense, entries = 4 * settings.n_folds * n_cells * n_genes, _OF_AN_ENTRY * x.nnz
+        if self._placed(dense, masked_bytes(x, settings) + entries, n_genes) is not None:
+            self._refuse(n_genes, dense + entries + masked_bytes(x, settings) - self._left())
+
+    def _placed(self, store: int, working: float, n_genes: int) -> Path | None:
+        left = self._left() - working
         if left < 0:
-            self._refuse(x.shape[1], -left)
+            self._refuse(n_genes, -left)
         where = "in memory" if store <= left else f"on disk, in {self.folder}"
         self.in_words = f"{_in_words(store)} {where}"
         return None if store <= left else self.folder
@@ -126,6 +147,30 @@ def working_bytes(x: "CountsRows", hidden: tuple[int, ...], n_batches: int) -> f
     n_weights = sum(one * other for one, other in pairwise((n_genes + n_batches, *hidden, n_genes)))
     block = CELLS_PER_BLOCK * (_DENSE_BLOCK * n_genes + _SPARSE_BLOCK * x.nnz / n_cells)
     return 4.0 * _COPIES * n_weights + block + _OF_A_CELL * n_cells
+
+
+def masked_bytes(x: "LogRows", settings: "Settings") -> float:
+    """Return what training the masked objective takes besides the values, as `working_bytes`.
+
+    Parameters
+    ----------
+    x
+        Log expression, cells × genes.
+    settings
+        Widths of the hidden layers, and number of folds.
+    """
+    import torch
+
+    from .model.masked import VARIANTS
+    from .model.masked_store import CELLS_PER_PASS, STOPPING_CELLS
+
+    n_cells, n_genes = x.shape
+    n_weights = sum(one * other for one, other in pairwise((2 * n_genes, *settings.hidden, n_genes)))
+    n_networks = settings.n_folds * len(VARIANTS)
+    at_once = min(n_networks, torch.get_num_threads())
+    evaluated = _OF_AN_INPUT * STOPPING_CELLS * (2 * n_genes + sum(settings.hidden))
+    block = CELLS_PER_PASS * (_DENSE_BLOCK * n_genes + _SPARSE_BLOCK * x.nnz / n_cells)
+    return 4.0 * n_weights * (_COPIES * at_once + n_networks) + evaluated * at_once + block + _OF_A_CELL * n_cells
 
 
 def _in_words(n_bytes: float) -> str:

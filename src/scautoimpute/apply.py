@@ -69,9 +69,11 @@ def impute_file(
 ) -> dict[str, Any]:
     """Impute a file and write another, a block of cells at a time, by a trained model or one that is trained on it.
 
-    The result is that of reading `source`, `scautoimpute.tl.autoimpute` with `model`, and `write`. Of counts, memory
-    does not grow with the number of cells, except for about 100 bytes of each: what is trained on is kept on disk
-    where it does not fit. The masked objective trains on the whole in memory; its trained models are applied in blocks.
+    The result is that of reading `source`, `scautoimpute.tl.autoimpute` with `model`, and `write`. Memory does
+    not grow with the number of cells, except for about 100 bytes of each: what is trained on is kept on disk where it
+    does not fit. With ``preset="paper"``, or the masked objective and ``estimand="expected"`` (its default where data
+    are not asked to be `"masked"` but turn out to be no molecules), training takes the whole in memory; trained models
+    are always applied in blocks.
     All of `source` is read, also what is only copied, so that damage is found wherever it is.
 
     Parameters
@@ -188,11 +190,14 @@ def impute_file(
         with cells_of(source, output=output, transpose=transpose) as cells:
             return impute_cells(cells, model=estimator, layer=layer, **wanted)
     staging = Staging(output.resolve().parent, None if max_memory is None else bytes_of(max_memory))
-    asked = {"objective": objective if estimator is None else estimator.settings.objective}
+    asked = {"objective": objective, "preset": None, "estimand": None}
+    if estimator is not None:
+        made = estimator.settings
+        asked = {"objective": made.objective, "preset": made.preset, "estimand": estimator.estimand}
     wanted |= {"n_top_genes": n_top_genes, "flavor": flavor, "genes": genes, "checkpoint": checkpoint}
     where: dict[str, Any] = {"output": output, "transpose": transpose, "find": lambda _: (layer, "as asked")}
     with cells_to_train_on(source, asked=asked, **where) as ready:
-        refuse_budget(ready, max_memory)
+        refuse_budget(ready, max_memory, preset=asked["preset"])
         chosen = ready.chosen
         if estimator is None:
             estimator = AutoImpute(chosen.objective, estimand=chosen.estimand, random_state=random_state)
@@ -252,7 +257,10 @@ def train_and_impute(
     options: dict[str, Any] = {"scale": scale, "depth": depth, "keep_observed": keep_observed, **batches}
     options["posterior_sd"] = posterior_sd
     if isinstance(ready.cells, StoredCells):
-        refuse_for_counts(scale, depth, keep_observed, None)
+        if model.settings.objective == "counts":
+            refuse_for_counts(scale, depth, keep_observed, None)
+        else:
+            refuse_for_masked(scale, depth, {"genes": genes, "posterior_sd": posterior_sd, **batches})
         train_cells(ready, model, staging=staging, **training, **batches)
         when_trained()
         written: dict[str, Any] = {"output": output, "overwrite": overwrite, "key_added": key_added, **options}
@@ -330,16 +338,16 @@ def impute_cells(
         record: dict[str, Any] = cells.uns[key_added]
         return record
     run: CountsRun | MaskedRun
+    told: dict[str, Any] = {"form": form, "trained_here": trained_here}
     if model.settings.objective == "counts":
         refuse_for_counts(scale, depth, keep_observed, None)
         refuse_transposed(cast("AnnData", cells))
-        told: dict[str, Any] = {"form": form, "trained_here": trained_here}
         run = CountsRun.of(cells, layer, model, scale=scale, depth=depth, **told, **of_counts)
     else:
         refuse_for_masked(scale, depth, of_counts)
         refuse_transposed(cast("AnnData", cells))
         kept = keeps_observed(keep_observed, model.estimand)
-        run = MaskedRun.of(cells, layer, model, scale=scale, keep_observed=kept, form=form)
+        run = MaskedRun.of(cells, layer, model, scale=scale, keep_observed=kept, **told)
     storage = Storage(
         run.output.is_sparse, posterior_sd, form.matrix, form.dtype, run.output.shown.genes_O, compression
     )

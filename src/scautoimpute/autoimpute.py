@@ -61,19 +61,23 @@ class AutoImpute:
     optimizer
         `"adamw"`, `"rmsprop"` (torch's) or `"tf_rmsprop"` (the published program's, default with `preset="paper"`).
     learning_rate
-        Default 3e-3 · (128 / width)^0.65; 1e-4 with `preset="paper"`.
+        Default 3e-3 · (128 / width)^0.65, of more than 5,000 cells four times that (masked); 1e-4 with
+        `preset="paper"`.
     l2
         λ of eq. 8 with `preset="paper"` (default 1); else AdamW's weight decay (default 0.01; counts: 0).
     threshold
-        What counts as progress: a relative fall of the held-out error by default (2e-4), a change of the loss per
-        cell with `preset="paper"` (1e-4), of counts a fall of the held-out loss in nats per molecule (1e-4).
+        What counts as progress: a relative fall of the held-out error by default (2e-4; of more than 5,000 cells so
+        much in 15 steps), a change of the loss per cell with `preset="paper"` (1e-4), of counts a fall of the held-out
+        loss in nats per molecule (1e-4).
     max_epochs
         Passes over the cells at most: default 150, of counts 1000; 7000 full-batch steps with `preset="paper"`.
     batch_size
-        Cells per step: by default a quarter, 8 to 64 (counts: 16 to 128); always all with `preset="paper"`.
+        Cells per step: by default a quarter, 8 to 64, or 256 of more than 5,000 (counts: 16 to 128); always all with
+        `preset="paper"`.
     held_out_share, n_folds
-        In each of `n_folds` folds (default 3) this share of the observed entries (default 0.1) is hidden, to stop
-        training, weigh the networks and score: of each cell's molecules 0.05, once; `"paper"`: none unless asked.
+        In each of `n_folds` folds (default 3, of more than 5,000 cells 1) this share of the observed entries (default
+        0.1) is hidden, to stop training, weigh the networks and score (on 20,000 cells at most): of each cell's
+        molecules 0.05, once; `"paper"`: none unless asked.
     n_networks
         How many networks are averaged, of counts only: by default three for up to 2,000 cells, one for more.
     device
@@ -106,8 +110,9 @@ class AutoImpute:
 
     Notes
     -----
-    One step costs about 9 · B · G · H multiply-adds for B cells, G genes, H hidden units. Memory: a dense float32
-    matrix of the modelled genes per fold, and 3 · G · H weights per network (five times that while it is trained).
+    One step costs about 7 · B · G · H multiply-adds for B cells, G genes, H hidden units; of more than 5,000 cells in
+    bfloat16, where the processor has it. Memory: 3 · G · H weights per network (eight times that while it is trained),
+    and per fold 6 bytes of each observed entry; of up to 5,000 cells a dense float32 matrix instead.
 
     References
     ----------
@@ -198,13 +203,14 @@ class AutoImpute:
         self, x: Any, genes: Any, batch: Any, checkpoint: str | Path | None, *, staging: "Staging | None" = None
     ) -> Self:
         """Learn from a matrix that has been checked; of counts, from rows of a file too, with a place to stage them."""
-        from .model.checkpoint import digest_of, open_checkpoint
+        from .model.checkpoint import open_checkpoint
         from .model.device import resolve_device
         from .model.fit import fit_counts_model, fit_model
 
         refuse_batches(batch, self.settings.objective)
         batch_N, names = learned_batches(batch, x.shape[0])
         (refuse_few_molecules if self._of_counts else refuse_too_few)(x)
+        self.settings = self.settings.for_cells(x.shape[0])
         device, rng = resolve_device(self.device), generator_of(self.random_state)
         told = {"shape": x.shape, "settings": self.settings, "random_state": self.random_state, "device": device}
         with open_checkpoint(checkpoint, **told, batch_N=batch_N if names else None) as progress:
@@ -212,9 +218,8 @@ class AutoImpute:
                 kept: dict[str, Any] = {"checkpoint": progress, "staging": staging}
                 outcome = fit_counts_model(x, batch_N, self.settings, rng, device, batches=names, **kept)
             else:
-                progress.claim(digest_of(x))
-                expected = self.estimand == "expected"
-                outcome = fit_model(x, self.settings, rng, device, progress, with_detection=expected)
+                more: dict[str, Any] = {"with_detection": self.estimand == "expected", "staging": staging}
+                outcome = fit_model(x, self.settings, rng, device, progress, **more)
         self.model_: MaskedModel | PaperModel | CountsModel = outcome.model
         self.history_: pd.DataFrame = outcome.history
         self.held_out_: dict[str, Any] | None = outcome.held_out

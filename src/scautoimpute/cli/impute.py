@@ -325,7 +325,7 @@ def _train(
     where: dict[str, Any] = {"output": output, "transpose": transpose, "find": lambda of: where_counts_are(of, layer)}
     with cells_to_train_on(source, asked=asked, **where) as ready:
         only_if_alone(processes, objective=ready.chosen.objective)
-        refuse_budget(ready, max_memory)
+        refuse_budget(ready, max_memory, preset=asked["preset"])
         check_layers(ready.layer, options["key_added"])
         reporting.look_at(ready.cells)
         estimator = untrained(ready.chosen, **how)

@@ -15,7 +15,9 @@ from numpy.typing import NDArray
 from scipy import sparse
 from torch import Tensor
 
-__all__ = ["CellPrior", "TwoWayBase", "fit_base"]
+from .base_sums import EntrySums, Sums
+
+__all__ = ["CellPrior", "TwoWayBase", "fit_base", "fit_base_by"]
 
 Floats = NDArray[np.float64]
 Values = TypeVar("Values", NDArray[np.float64], Tensor)
@@ -103,44 +105,44 @@ def fit_base(x: sparse.csr_array) -> TwoWayBase:
     -----
     `N_SWEEPS` alternating sweeps over Z entries: O(N_SWEEPS · Z) time, O(Z) memory.
     """
-    n_cells, n_genes = x.shape
-    rows_Z = np.repeat(np.arange(n_cells), np.diff(x.indptr))
-    values_Z = x.data.astype(np.float64)
-    grand_mean = float(values_Z.mean())
-    cells, genes = _Effects(rows_Z, n_cells, K_CELL_START), _Effects(x.indices, n_genes, K_GENE_START)
-    degrees = max(1.0, len(values_Z) - 0.5 * (n_cells + n_genes))
+    return fit_base_by(EntrySums(x))
+
+
+def fit_base_by(sums: Sums) -> TwoWayBase:
+    """Do as `fit_base` does, with whatever takes the sums over the entries.
+
+    Parameters
+    ----------
+    sums
+        Of the observed entries.
+    """
+    cells, genes = _Effects(sums.count_N, K_CELL_START), _Effects(sums.count_G, K_GENE_START)
+    degrees = max(1.0, sums.n_entries - 0.5 * (len(cells.count) + len(genes.count)))
     noise_variance = 0.0
     for _ in range(N_SWEEPS):
-        genes.update(values_Z - grand_mean - cells.spread_over_entries())
-        cells.update(values_Z - grand_mean - genes.spread_over_entries())
-        residual_Z = values_Z - grand_mean - genes.spread_over_entries() - cells.spread_over_entries()
-        noise_variance = max(float(residual_Z @ residual_Z) / degrees, 1e-12)
+        genes.update(sums.by_gene(cells.effect))
+        cells.update(sums.by_cell(genes.effect))
+        noise_variance = max(sums.of_squares(genes.effect, cells.effect) / degrees, 1e-12)
         genes.reshrink(noise_variance)
         cells.reshrink(noise_variance)
-    return TwoWayBase(grand_mean + genes.effect, cells.prior, float(cells.k), float(np.sqrt(noise_variance)))
+    return TwoWayBase(sums.mean + genes.effect, cells.prior, float(cells.k), float(np.sqrt(noise_variance)))
 
 
 class _Effects:
     """One side of the two-way model: a shrunken effect per group (gene or cell)."""
 
-    def __init__(self, group_of_entry: NDArray[Any], n_groups: int, k: float) -> None:
-        self.group_of_entry = group_of_entry
-        self.count = np.bincount(group_of_entry, minlength=n_groups).astype(np.float64)
+    def __init__(self, count: Floats, k: float) -> None:
+        self.count = count
         self.k = k
         self.log_count = np.log(self.count + 1)
         known = self.log_count[self.count > 0]
         spread = float(known.std()) or 1.0
         self.prior = CellPrior(0.0, 0.0, float(known.mean()), spread, float(known.min()), float(known.max()))
-        self.raw = np.zeros(n_groups)
-        self.effect = np.zeros(n_groups)
+        self.raw = np.zeros(len(count))
+        self.effect = np.zeros(len(count))
 
-    def spread_over_entries(self) -> Floats:
-        spread: Floats = self.effect[self.group_of_entry]
-        return spread
-
-    def update(self, residual_Z: Floats) -> None:
-        """Posterior mean effects given what the other side leaves unexplained."""
-        total = np.asarray(np.bincount(self.group_of_entry, residual_Z, minlength=len(self.count)), dtype=np.float64)
+    def update(self, total: Floats) -> None:
+        """Posterior mean effects given the sums of what the other side leaves unexplained."""
         self.raw = np.divide(total, self.count, out=np.zeros_like(total), where=self.count > 0)
         self.prior = self._fit_prior()
         self.effect = self.prior.posterior(self.count, total, self.log_count, self.k)

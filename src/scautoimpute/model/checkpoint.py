@@ -6,6 +6,7 @@ safetensors, with a checksum. Loading cannot run code. Everything else that a fi
 
 import hashlib
 import json
+import threading
 import time
 import zlib
 from collections.abc import Iterator
@@ -34,6 +35,8 @@ KEY = "scautoimpute"
 MANIFEST = "manifest.json"
 SECONDS_BETWEEN = 2.0  # small data do not spend their time writing
 LARGEST_SHARE = 0.02  # nor do large networks, which take long to write
+
+_ONE_AT_A_TIME = threading.Lock()  # what is written is copied twice before, as large as four networks
 
 Groups = dict[str, dict[str, Tensor]]
 _THREADS = "number of threads"
@@ -227,7 +230,8 @@ def _write(path: Path, groups: Groups, values: dict[str, Any]) -> None:
     }
     text = json.dumps(values)
     header = {"values": text, "crc32": _checksum(tensors, text)}
-    write_progress(path, save(tensors, metadata={KEY: json.dumps(header)}))
+    with _ONE_AT_A_TIME:
+        write_progress(path, save(tensors, metadata={KEY: json.dumps(header)}))
 
 
 def write_progress(path: Path, content: bytes) -> None:

@@ -1,6 +1,8 @@
 """From observed entries and settings to a model, its history and its held-out scores."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,14 +13,16 @@ from scipy import sparse
 
 from ..metrics.recovery import gene_cell_bias, gene_mean, hide_entries, recovery_scores
 from ..progress import progress_bar
-from .checkpoint import Checkpoint
+from .checkpoint import Checkpoint, digest_of
 from .counts import CountsModel, network_names
 from .counts_fit import fit_counts, n_networks
 from .counts_store import CountsRows
 from .detection import fit_detection
 from .masked import VARIANTS, HeldOutPrediction, MaskedModel, fit_masked
+from .masked_many import fit_masked_many
+from .masked_store import LogRows, in_memory
 from .paper import PaperModel, fit_paper
-from .settings import Settings
+from .settings import MANY_CELLS, Settings
 from .training import TrainingRecord
 
 if TYPE_CHECKING:
@@ -27,6 +31,7 @@ if TYPE_CHECKING:
 __all__ = ["Outcome", "fit_counts_model", "fit_model"]
 
 HISTORY_COLUMNS = ["network", "fold", "epoch", "loss", "held_out_rmse"]
+FitMasked = Callable[..., tuple[MaskedModel, HeldOutPrediction]]
 COUNTS_COLUMNS = ["network", "fold", "epoch", "loss", "held_out_loss"]
 
 
@@ -41,23 +46,38 @@ class Outcome:
 
 
 def fit_model(
-    x: sparse.csr_array,
+    x: LogRows,
     settings: Settings,
     rng: np.random.Generator,
     device: torch.device,
     checkpoint: Checkpoint | None = None,
     *,
     with_detection: bool = False,
+    staging: "Staging | None" = None,
 ) -> Outcome:
     """Train as `settings` say, from where `checkpoint` left off; `x` is cells × genes, the observed entries stored.
 
-    `with_detection` learns the probability of detection too, after and without effect on everything else.
+    `with_detection` learns the probability of detection too, after and without effect on everything else. Many cells
+    are read block by block, and kept in memory or where `staging` says; that aside all are in memory at once.
     """
-    fit = _fit_paper if settings.preset == "paper" else _fit_default
-    outcome = fit(x, settings, rng, device, checkpoint)
+    checkpoint = checkpoint or Checkpoint()
+    if settings.preset is None and x.shape[0] > MANY_CELLS:
+        folder = None if staging is None else staging.place_logs(x, settings)
+        fit: FitMasked = partial(fit_masked_many, folder=folder)
+    else:
+        if staging is not None:
+            staging.hold_logs(x, settings)
+        x = in_memory(x)
+        checkpoint.claim(digest_of(x))
+        fit = fit_masked
+    outcome = (
+        _fit_paper(in_memory(x), settings, rng, device, checkpoint)
+        if settings.preset == "paper"
+        else _fit_default(fit, x, settings, rng=rng, device=device, checkpoint=checkpoint)
+    )
     if not with_detection or not isinstance(outcome.model, MaskedModel):
         return outcome
-    detection, record = fit_detection(x, settings, rng, device, checkpoint=checkpoint)
+    detection, record = fit_detection(in_memory(x), settings, rng, device, checkpoint=checkpoint)
     model = replace(outcome.model, detection=detection)
     return replace(outcome, model=model, converged=outcome.converged and record.converged)
 
@@ -95,11 +115,13 @@ def fit_counts_model(
 
 
 def _fit_default(
-    x: sparse.csr_array,
+    fit: FitMasked,
+    x: LogRows,
     settings: Settings,
+    *,
     rng: np.random.Generator,
     device: torch.device,
-    checkpoint: Checkpoint | None,
+    checkpoint: Checkpoint,
 ) -> Outcome:
     records: dict[tuple[str, int], TrainingRecord] = {}
     shown: dict[tuple[str, int], int] = {}
@@ -114,9 +136,7 @@ def _fit_default(
         def on_end(record: TrainingRecord) -> None:
             bar.update(settings.max_epochs - len(record.epochs))
 
-        model, prediction = fit_masked(
-            x, settings, rng, device, on_epoch=on_epoch, on_end=on_end, checkpoint=checkpoint
-        )
+        model, prediction = fit(x, settings, rng, device, on_epoch=on_epoch, on_end=on_end, checkpoint=checkpoint)
     rows = [
         {"network": network, "fold": fold} | epoch
         for (network, fold), r in sorted(records.items())
@@ -127,11 +147,14 @@ def _fit_default(
 
 
 def _scores(prediction: HeldOutPrediction) -> dict[str, Any]:
-    pairs = zip(prediction.visible, prediction.scoring, strict=True)
-    floors = [_floors(visible, held_out.rows, held_out.columns) for visible, held_out in pairs]
+    floors = prediction.floors
+    if floors is None:
+        pairs = zip(prediction.visible, prediction.scoring, strict=True)
+        of_folds = [_floors(visible, held_out.rows, held_out.columns) for visible, held_out in pairs]
+        floors = {name: np.concatenate([of_fold[name] for of_fold in of_folds]) for name in of_folds[0]}
     truth = prediction.truth_V
     scores = {"model": recovery_scores(truth, np.maximum(prediction.model_V, 0))}
-    scores |= {name: recovery_scores(truth, np.concatenate([f[name] for f in floors])) for name in floors[0]}
+    scores |= {name: recovery_scores(truth, predicted) for name, predicted in floors.items()}
     return {"n": len(truth), **scores, "base": recovery_scores(truth, prediction.base_V)}
 
 

@@ -4,6 +4,7 @@ Shape legend: B cells in a batch, G genes, I = 2G inputs, S = 2 side inputs.
 """
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass, fields, replace
 
 import numpy as np
@@ -47,12 +48,23 @@ class Encoding:
     @classmethod
     def fit(cls, x: sparse.csr_array, base: TwoWayBase) -> "Encoding":
         """Learn the scales from the visible entries of `x` (N × G)."""
-        n_cells, n_genes = x.shape
-        count_N, count_G = np.diff(x.indptr), np.bincount(x.indices, minlength=n_genes)
-        residual_Z = x.data - base.gene_G[x.indices] - np.repeat(base.cell_effects(x), count_N)
-        square_G = np.bincount(x.indices, residual_Z**2, minlength=n_genes)
+        return cls.fit_blocks([x], base)
+
+    @classmethod
+    def fit_blocks(cls, blocks: Iterable[sparse.csr_array], base: TwoWayBase) -> "Encoding":
+        """Learn the scales from visible entries that come in blocks of cells."""
+        n_genes = len(base.gene_G)
+        count_G, square_G = np.zeros(n_genes), np.zeros(n_genes)
+        counts: list[NDArray[np.int64]] = []
+        for x in blocks:
+            count_B = np.diff(x.indptr)
+            residual_Z = x.data - base.gene_G[x.indices] - np.repeat(base.cell_effects(x), count_B)
+            square_G += np.bincount(x.indices, residual_Z**2, minlength=n_genes)
+            count_G += np.bincount(x.indices, minlength=n_genes)
+            counts.append(count_B)
+        count_N = np.concatenate(counts)
         variance_G = (square_G + RESIDUAL_PRIOR_COUNT * base.noise_sd**2) / (count_G + RESIDUAL_PRIOR_COUNT)
-        detection_G = count_G / n_cells
+        detection_G = count_G / len(count_N)
         detection_sd_G = np.sqrt(detection_G * (1 - detection_G) + 0.02)
         return cls(
             gene_G=_float(base.gene_G),

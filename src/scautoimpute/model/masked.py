@@ -3,8 +3,9 @@
 Shape legend: N cells, G genes, V held-out entries, K experts (network variants).
 """
 
+import math
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -17,19 +18,35 @@ from torch import Tensor
 
 from .base import TwoWayBase, fit_base
 from .checkpoint import Checkpoint
+from .counts_network import product_type
 from .inputs import Encoding
 from .mixture import mixture_weights
 from .network import Activation, Autoencoder, initialise_small
-from .settings import Settings
-from .training import FoldData, HeldOut, Training, TrainingPlan, TrainingRecord, train_network
+from .settings import MANY_CELLS, Settings
+from .training import FoldCells, FoldData, HeldOut, Training, TrainingPlan, TrainingRecord, train_network
 
 if TYPE_CHECKING:
     from .detection import DetectionModel
 
-__all__ = ["VARIANTS", "Fold", "MaskedModel", "Variant", "fit_masked", "training_plan"]
+__all__ = [
+    "VARIANTS",
+    "Fold",
+    "HeldOutPrediction",
+    "MaskedModel",
+    "Variant",
+    "cross_fitted",
+    "fit_masked",
+    "network_weights",
+    "table_at_held_out",
+    "train_all",
+    "training_plan",
+]
 
 N_SIDE = 2
 MAX_STOPPING_CELLS = 2000
+# An epoch of many cells has many steps, of which more is asked: the fall of the error that counts as progress is that
+# of 15 steps, an epoch of some thousand cells
+STEPS_OF_GAIN, LARGEST_GAIN = 15, 0.01
 OnEpoch = Callable[[str, int, TrainingRecord], None]
 OnEnd = Callable[[TrainingRecord], None]
 
@@ -55,11 +72,11 @@ class Variant:
             2 * n_genes, n_genes, hidden, activation=self.activation, decoder_bias=self.decoder_bias, n_side=N_SIDE
         )
 
-    def start(self, data: FoldData, settings: Settings, seed: int) -> tuple[Autoencoder, torch.Generator]:
+    def start(self, data: FoldCells, settings: Settings, seed: int) -> tuple[Autoencoder, torch.Generator]:
         """Initialised network on the device of `data`, and the generator that training goes on with."""
-        device = data.visible_NG.device
+        device = data.encoding.gene_G.device
         generator = torch.Generator(device).manual_seed(seed)
-        net = self.build(data.visible_NG.shape[1], settings.hidden).to(device)
+        net = self.build(data.shape[1], settings.hidden).to(device)
         initialise_small(net, generator, encoder_sd=self.encoder_sd)
         return net, generator
 
@@ -131,13 +148,17 @@ class MaskedModel:
 
 @dataclass(frozen=True)
 class HeldOutPrediction:
-    """Truth and prediction at entries that took no part in training, stopping or weighting."""
+    """Truth and prediction at entries that took no part in training, stopping or weighting.
+
+    What the simplest alternatives predict is told by `floors`, or follows from what was visible.
+    """
 
     truth_V: NDArray[np.float64]
     model_V: NDArray[np.float64]
     base_V: NDArray[np.float64]
     scoring: list[HeldOut]
     visible: list[sparse.csr_array]
+    floors: dict[str, NDArray[np.float64]] | None = None
 
 
 def fit_masked(
@@ -172,12 +193,12 @@ def fit_masked(
         FoldData(torch.as_tensor(seen.toarray(), device=device), encoding, stopping)
         for seen, encoding, (stopping, _) in zip(visible, encodings, halves, strict=True)
     ]
-    networks = _train_all(data, settings, rng, on_epoch=on_epoch, on_end=on_end, checkpoint=checkpoint or Checkpoint())
+    networks = train_all(data, settings, rng, on_epoch=on_epoch, on_end=on_end, checkpoint=checkpoint or Checkpoint())
     folds = [Fold(encoding, nets) for encoding, nets in zip(encodings, networks, strict=True)]
     scoring = [scored for _, scored in halves]
-    tables = [_at_held_out(*pair) for pair in zip(folds, visible, scoring, strict=True)]
-    model = MaskedModel(fit_base(x), tuple(folds), _weights(np.concatenate(tables)))
-    return model, _cross_fitted(tables, scoring, visible)
+    tables = [table_at_held_out(*pair) for pair in zip(folds, visible, scoring, strict=True)]
+    model = MaskedModel(fit_base(x), tuple(folds), network_weights(np.concatenate(tables)))
+    return model, cross_fitted(tables, scoring, visible)
 
 
 def assign_folds(n_observed: int, settings: Settings, rng: np.random.Generator) -> NDArray[np.int8]:
@@ -213,8 +234,8 @@ def _of_some_cells(held_out: HeldOut, rng: np.random.Generator) -> HeldOut:
     return HeldOut(held_out.rows[chosen], held_out.columns[chosen], held_out.values[chosen])
 
 
-def _train_all(
-    data: list[FoldData],
+def train_all(
+    data: Sequence[FoldCells],
     settings: Settings,
     rng: np.random.Generator,
     *,
@@ -224,12 +245,14 @@ def _train_all(
 ) -> list[tuple[Autoencoder, ...]]:
     """Every variant on every fold; on the CPU as many at a time as torch has threads, one thread each."""
     jobs = [(fold, variant, int(rng.integers(2**63))) for fold in range(len(data)) for variant in VARIANTS]
+    n_cells, device = data[0].shape[0], data[0].encoding.gene_G.device
+    product = product_type(device) if n_cells > MANY_CELLS else torch.float32
     stop = threading.Event()
 
     def train(job: tuple[int, Variant, int]) -> Autoencoder:
         fold, variant, seed = job
         net, generator = variant.start(data[fold], settings, seed)
-        training = Training(net, training_plan(variant, settings, len(data[fold].visible_NG)), generator)
+        training = Training(net, training_plan(variant, settings, n_cells, product), generator)
         file = checkpoint.network(f"fold{fold}-{variant.name}")
         file.load(training)
         if training.record.epochs:
@@ -244,7 +267,7 @@ def _train_all(
         return net.requires_grad_(False)
 
     n_threads = torch.get_num_threads()
-    on_cpu = data[0].visible_NG.device.type == "cpu"
+    on_cpu = device.type == "cpu"
     with ThreadPoolExecutor(n_threads if on_cpu else 1) as executor:
         try:
             torch.set_num_threads(1 if on_cpu else n_threads)
@@ -262,20 +285,25 @@ def _train_all(
     return [tuple(networks[i : i + width]) for i in range(0, len(networks), width)]
 
 
-def training_plan(variant: Variant, settings: Settings, n_cells: int) -> TrainingPlan:
-    """How long and how fast to train a variant."""
+def training_plan(
+    variant: Variant, settings: Settings, n_cells: int, product: torch.dtype = torch.float32
+) -> TrainingPlan:
+    """How long and how fast to train a variant, and in which type to multiply."""
+    batch_size = settings.batch_size or min(64, max(8, n_cells // 4))
+    epochs_of_few = math.ceil(n_cells / batch_size) / STEPS_OF_GAIN if n_cells > MANY_CELLS else 1.0
     return TrainingPlan(
         learning_rate=settings.learning_rate * variant.relative_rate,
-        batch_size=settings.batch_size or min(64, max(8, n_cells // 4)),
+        batch_size=batch_size,
         max_epochs=settings.max_epochs,
-        min_gain=settings.threshold,
+        min_gain=min(settings.threshold * max(1.0, epochs_of_few), LARGEST_GAIN),
         weight_decay=settings.l2,
         optimizer=settings.optimizer,
+        product=product,
     )
 
 
 @torch.no_grad()
-def _at_held_out(fold: Fold, visible: sparse.csr_array, held_out: HeldOut) -> NDArray[np.float64]:
+def table_at_held_out(fold: Fold, visible: sparse.csr_array, held_out: HeldOut) -> NDArray[np.float64]:
     """Truth, base and each network's correction at the held-out entries: V × (2 + K)."""
     device = fold.encoding.gene_G.device
     columns: list[Any] = []
@@ -288,8 +316,11 @@ def _at_held_out(fold: Fold, visible: sparse.csr_array, held_out: HeldOut) -> ND
     return np.concatenate([np.stack(block, axis=1) for block in columns]).astype(np.float64)
 
 
-def _cross_fitted(
-    tables: list[NDArray[np.float64]], scoring: list[HeldOut], visible: list[sparse.csr_array]
+def cross_fitted(
+    tables: list[NDArray[np.float64]],
+    scoring: list[HeldOut],
+    visible: list[sparse.csr_array],
+    floors: dict[str, NDArray[np.float64]] | None = None,
 ) -> HeldOutPrediction:
     """Predict each fold's scoring entries with weights learned on the other folds (of one fold, the other half)."""
     table = np.concatenate(tables)
@@ -299,9 +330,10 @@ def _cross_fitted(
     model_V = table[:, 1].copy()
     for group in np.unique(group_V):
         inside = group_V == group
-        model_V[inside] += table[inside, 2:] @ _weights(table[~inside])
-    return HeldOutPrediction(table[:, 0], model_V, table[:, 1], scoring, visible)
+        model_V[inside] += table[inside, 2:] @ network_weights(table[~inside])
+    return HeldOutPrediction(table[:, 0], model_V, table[:, 1], scoring, visible, floors)
 
 
-def _weights(table: NDArray[np.float64]) -> NDArray[np.float64]:
+def network_weights(table: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Weights of the networks by a table of truth, base and corrections at held-out entries, V × (2 + K)."""
     return mixture_weights(table[:, 2:], table[:, 0] - table[:, 1])

@@ -7,26 +7,28 @@ import copy
 import math
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from .inputs import Encoding, corrupt
+from .inputs import Encoded, Encoding, corrupt
 from .network import Autoencoder
 from .objectives import masked_squared_error
 from .optimizer import Optimizer, load_optimizer, make_optimizer, optimizer_tensors
 from .processes import ALONE, Processes
 
 __all__ = [
+    "FoldCells",
     "FoldData",
     "HeldOut",
     "Training",
     "TrainingPlan",
     "TrainingRecord",
     "average_weights",
+    "output_of",
     "train_network",
 ]
 
@@ -42,13 +44,37 @@ class HeldOut:
     values: NDArray[np.float32]
 
 
+class FoldCells(Protocol):
+    """One fold's view of the data: cells to take batches of, what they are encoded by, and when to stop."""
+
+    @property
+    def encoding(self) -> Encoding:
+        """Scales of the inputs."""
+
+    @property
+    def stopping(self) -> HeldOut:
+        """Entries that the fold does not see, by which to stop."""
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Cells and genes."""
+
+    def batch(self, rows: Tensor) -> tuple[Tensor, Tensor]:
+        """Values and observed mask of some cells."""
+
+
 @dataclass(frozen=True)
 class FoldData:
-    """One fold's view of the data: what it sees, dense with zeros elsewhere, and when to stop."""
+    """One fold's view of data in memory: what it sees, dense with zeros elsewhere, and when to stop."""
 
     visible_NG: Tensor
     encoding: Encoding
     stopping: HeldOut
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Cells and genes."""
+        return self.visible_NG.shape[0], self.visible_NG.shape[1]
 
     def batch(self, rows: Tensor) -> tuple[Tensor, Tensor]:
         """Values and observed mask of some cells."""
@@ -70,6 +96,7 @@ class TrainingPlan:
     averaging: float = 0.98
     corruption: tuple[float, float] = (0.1, 0.6)
     optimizer: Optimizer = "adamw"
+    product: torch.dtype = torch.float32  # in which matrices are multiplied
 
     def patience(self, n_cells: int) -> int:
         """Steps without progress after which training stops; few cells make epochs of few steps."""
@@ -194,8 +221,8 @@ class Training:
 class _Evaluator:
     """Held-out RMSE of a network, on inputs that are prepared once."""
 
-    def __init__(self, data: FoldData) -> None:
-        held_out, device = data.stopping, data.visible_NG.device
+    def __init__(self, data: FoldCells, product: torch.dtype) -> None:
+        held_out, device, self.product = data.stopping, data.encoding.gene_G.device, product
         cells, row_V = np.unique(held_out.rows, return_inverse=True)
         x_BG, observed_BG = data.batch(torch.as_tensor(cells, device=device))
         self.encoded = data.encoding.encode(x_BG, observed_BG, observed_BG)
@@ -207,11 +234,11 @@ class _Evaluator:
     def __call__(self, net: Autoencoder | None) -> float:
         if net is None:
             return float(self.residual_V.square().mean().sqrt())
-        correction_V = net(self.encoded.input_BI, self.encoded.side_BS).flatten()[self.index_V]
+        correction_V = output_of(net, self.encoded, self.product).flatten()[self.index_V]
         return float((self.residual_V - correction_V).square().mean().sqrt())
 
 
-def train_network(training: Training, data: FoldData) -> Iterator[TrainingRecord]:
+def train_network(training: Training, data: FoldCells) -> Iterator[TrainingRecord]:
     """Train a network in place on one fold, from wherever `training` stands; yield the record after each epoch.
 
     When the iterator is exhausted the network holds the averaged weights of the best epoch on the fold's stopping
@@ -220,24 +247,33 @@ def train_network(training: Training, data: FoldData) -> Iterator[TrainingRecord
     if training.finished:
         return
     net, plan, generator = training.net, training.plan, training.generator
-    evaluate = _Evaluator(data)
+    evaluate = _Evaluator(data, plan.product)
     if not training.record.epochs:
         training.best_error = evaluate(None)
-    n_cells, noise_variance = len(data.visible_NG), data.encoding.base.noise_sd**2
+    n_cells, noise_variance = data.shape[0], data.encoding.base.noise_sd**2
     while not training.is_over:
-        order = torch.randperm(n_cells, generator=generator, device=data.visible_NG.device)
+        order = torch.randperm(n_cells, generator=generator, device=generator.device)
         total = 0.0
         for rows in order.split(plan.batch_size):
             x_BG, observed_BG = data.batch(rows)
             kept_BG, keep_B1 = corrupt(observed_BG, generator, low=plan.corruption[0], high=plan.corruption[1])
             encoded = data.encoding.encode(x_BG, observed_BG, kept_BG, keep_B1)
-            y_BG = encoded.base_BG + net(encoded.input_BI, encoded.side_BS)
+            y_BG = encoded.base_BG + output_of(net, encoded, plan.product)
             weight_BG = observed_BG - (1 - KEPT_WEIGHT) * kept_BG
             loss = masked_squared_error(x_BG, y_BG, weight_BG) / weight_BG.sum().clamp(min=1) / noise_variance
             total += training.take_step(loss) * len(rows)
         training.add_epoch(total / n_cells, evaluate(training.averaged), n_cells)
         yield training.record
     training.finish()
+
+
+def output_of(net: Autoencoder, encoded: Encoded, product: torch.dtype) -> Tensor:
+    """Correction to the base, float32, by products that are made in another type."""
+    if product == torch.float32:
+        y_BG: Tensor = net(encoded.input_BI, encoded.side_BS)
+        return y_BG
+    with torch.autocast(encoded.base_BG.device.type, dtype=product):
+        return net(encoded.input_BI, encoded.side_BS).float()  # type: ignore[no-any-return]
 
 
 @torch.no_grad()
