@@ -5,6 +5,7 @@ Shape legend: N cells, B cells in a block, G genes, V held-out entries, S scales
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,9 @@ from numpy.typing import NDArray
 from scipy import sparse
 from torch import Tensor
 
+from .._ahead import made_ahead
 from ..io.matrix import row_sums
+from ..progress import progress_bar
 from .counts import CountsModel
 from .counts_network import as_array
 from .counts_store import CountsRows
@@ -23,6 +26,7 @@ from .processes import ALONE, Processes
 
 __all__ = ["HeldOutMolecules", "weighed"]
 
+MANY_CELLS = 100_000  # tell the dispersions as well as all of a million would: blocks of about so many are taken
 FLOOR = 0.02  # of the gene frequencies, mixed into a cell's own counts: no imputation, without impossible genes
 SMALLEST = 1e-30
 
@@ -106,11 +110,13 @@ def weighed(
 def _dispersions(model: CountsModel, x: CountsRows, batch_N: NDArray[np.intp], processes: Processes) -> Tensor:
     """φ of each gene about each expert's expectation, 2 × G."""
     moments = [DispersionMoments(x.shape[1]) for _ in range(2)]
-    for rows in processes.every(model.blocks(x)):
-        block = x[rows]
-        x_BG, library_B1 = model.dense(block)
-        for moment, share_BG in zip(moments, model.shares(block, batch_N[rows], batch_N[rows]), strict=True):
-            moment.add(x_BG, share_BG * library_B1)
+    evenly = islice(model.blocks(x), 0, None, max(1, x.shape[0] // MANY_CELLS))
+    with progress_bar(min(x.shape[0], MANY_CELLS), "weighing", "cell") as bar:
+        for rows, block in made_ahead((rows, x[rows]) for rows in processes.every(evenly)):
+            x_BG, library_B1 = model.dense(block)
+            for moment, share_BG in zip(moments, model.shares(block, batch_N[rows], batch_N[rows]), strict=True):
+                moment.add(x_BG, share_BG * library_B1)
+            bar.update(block.shape[0])
     for moment in moments:
         moment.excess_G, moment.square_G = processes.sum(moment.excess_G), processes.sum(moment.square_G)
     return torch.as_tensor(np.stack([m.estimate() for m in moments]), device=model.device)
