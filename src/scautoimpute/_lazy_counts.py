@@ -45,6 +45,14 @@ class LazyRows:
         """Return rows, as `StoredCells` does."""
         return self[rows]
 
+    def by_rows(self, layer: str | None) -> Any:  # noqa: ARG002
+        """Return what rows are taken of, as `StoredCells` does."""
+        return self
+
+    def stays_on_disk(self, layer: str | None) -> bool:  # noqa: ARG002
+        """Whether another process could open it, as `StoredCells` does: dask itself knows where to compute it."""
+        return False
+
     def _chunk(self, number: int) -> Any:
         if self._kept is None or self._kept[0] != number:
             self._kept = None  # before the next is there

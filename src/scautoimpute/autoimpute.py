@@ -61,23 +61,19 @@ class AutoImpute:
     optimizer
         `"adamw"`, `"rmsprop"` (torch's) or `"tf_rmsprop"` (the published program's, default with `preset="paper"`).
     learning_rate
-        Default 3e-3 · (128 / width)^0.65, of more than 5,000 cells four times that (masked); 1e-4 with
-        `preset="paper"`.
+        Default 3e-3 · (128 / width)^0.65, masked of more than 5,000 cells 4 × that; 1e-4 with `preset="paper"`.
     l2
         λ of eq. 8 with `preset="paper"` (default 1); else AdamW's weight decay (default 0.01; counts: 0).
     threshold
-        What counts as progress: a relative fall of the held-out error by default (2e-4; of more than 5,000 cells so
-        much in 15 steps), a change of the loss per cell with `preset="paper"` (1e-4), of counts a fall of the held-out
-        loss in nats per molecule (1e-4).
+        Progress is a relative fall of the held-out error (2e-4; in 15 steps of more than 5,000 cells), of counts one in
+        nats per molecule (1e-4), with `preset="paper"` a change of the loss per cell (1e-4).
     max_epochs
-        Passes over the cells at most: default 150, of counts 1000; 7000 full-batch steps with `preset="paper"`.
+        Passes over the cells at most: 150, of counts 1000; 7000 full-batch steps with `preset="paper"`.
     batch_size
-        Cells per step: by default a quarter, 8 to 64, or 256 of more than 5,000 (counts: 16 to 128); always all with
-        `preset="paper"`.
+        Cells per step: a quarter, 8 to 64; 256 of more than 5,000 (counts: 16 to 128); all with `preset="paper"`.
     held_out_share, n_folds
-        In each of `n_folds` folds (default 3, of more than 5,000 cells 1) this share of the observed entries (default
-        0.1) is hidden, to stop training, weigh the networks and score (on 20,000 cells at most): of each cell's
-        molecules 0.05, once; `"paper"`: none unless asked.
+        In each of `n_folds` folds (default 3, of more than 5,000 cells 1) this share of the observed entries (0.1) is
+        hidden, to stop, weigh and score: of each cell's molecules 0.05, once; `"paper"`: none unless asked.
     n_networks
         How many networks are averaged, of counts only: by default three for up to 2,000 cells, one for more.
     device
@@ -110,9 +106,8 @@ class AutoImpute:
 
     Notes
     -----
-    One step costs about 7 · B · G · H multiply-adds for B cells, G genes, H hidden units; of more than 5,000 cells in
-    bfloat16, where the processor has it. Memory: 3 · G · H weights per network (eight times that while it is trained),
-    and per fold 6 bytes of each observed entry; of up to 5,000 cells a dense float32 matrix instead.
+    A step of B cells, G genes, H hidden units costs 7 · B · G · H multiply-adds (bfloat16 above 5,000 cells). Memory:
+    24 · G · H weights per network, and per fold 6 bytes of an observed entry, up to 5,000 cells a dense float32 matrix.
 
     References
     ----------

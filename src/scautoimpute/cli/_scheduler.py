@@ -16,7 +16,7 @@ def on_cluster(scheduler: str | None) -> Iterator[None]:
     if scheduler is None:
         yield
         return
-    with _connected(scheduler):
+    with _connected(scheduler) as client, client.as_current():
         yield
 
 
@@ -31,7 +31,8 @@ def _connected(scheduler: str) -> Any:
         raise MissingDependencyError(msg) from error
     logging.getLogger("distributed").setLevel(logging.CRITICAL)  # what goes wrong is said by who waits for it
     try:
-        return distributed.Client(scheduler, timeout=SECONDS_TO_ANSWER)
+        # Not as the default, which it would stay although nobody answers it
+        return distributed.Client(scheduler, timeout=SECONDS_TO_ANSWER, set_as_default=False)
     except Exception as error:
         msg = (
             f"--scheduler {scheduler}: no Dask scheduler answers there ({one_line(error, limit=120)}): start one "
