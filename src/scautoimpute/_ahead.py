@@ -20,13 +20,16 @@ def made_ahead(items: Iterable[T], *, n_ahead: int = 1) -> Iterator[T]:
     items
         Iterated over in the other thread.
     n_ahead
-        How many are held besides the one in use.
+        How many are held besides the one in use; with 0, each is made when it is asked for, by no other thread.
 
     Examples
     --------
     >>> list(made_ahead(n**2 for n in range(4)))
     [0, 1, 4, 9]
     """
+    if not n_ahead:
+        yield from items
+        return
     source, end = iter(items), object()
     with ThreadPoolExecutor(max_workers=1, thread_name_prefix="ahead") as pool:
         waiting = deque(pool.submit(next, source, end) for _ in range(n_ahead))

@@ -22,6 +22,7 @@ from .counts_weighing import HeldOutMolecules, weighed
 from .network import Autoencoder, initialise_small
 from .processes import Processes, current
 from .settings import Settings
+from .threads import threads_for
 from .training import TrainingPlan, TrainingRecord
 
 __all__ = ["fit_counts", "n_networks"]
@@ -121,9 +122,10 @@ def _train(
     _go_on_together(training, data.processes)
     if training.record.epochs:
         on_epoch(training.record)
-    for record in train_counts(training, data, after_step=partial(file.keep, training)):
-        file.keep(training)
-        on_epoch(record)
+    with threads_for(plan.batch_size * n_genes, data.device):
+        for record in train_counts(training, data, after_step=partial(file.keep, training)):
+            file.keep(training)
+            on_epoch(record)
     file.keep(training)
     first.data = first.data.contiguous()  # as a model that was loaded has it
     return net.requires_grad_(False), training.record

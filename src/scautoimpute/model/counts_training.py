@@ -22,6 +22,7 @@ from .counts_store import CountsStore
 from .network import Autoencoder
 from .processes import ALONE, Processes
 from .thinning import thin_values, with_values
+from .threads import room_beside
 from .training import Training, TrainingRecord
 
 __all__ = ["CountsData", "CountsTraining", "held_out_loss", "train_counts"]
@@ -129,7 +130,8 @@ def train_counts(
     while not training.is_over:
         order = training.order(cells)
         parts = (order[at : at + plan.batch_size] for at in range(training.n_done, len(order), plan.batch_size))
-        for batch in made_ahead(_Batch.drawn(rows, data, training.rng) for rows in parts):
+        drawn = (_Batch.drawn(rows, data, training.rng) for rows in parts)
+        for batch in made_ahead(drawn, n_ahead=int(room_beside(data.device))):
             training.has_seen(batch, _step(training, data, batch, workspace))
             after_step()
         epoch = len(training.record.epochs) + 1
