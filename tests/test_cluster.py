@@ -188,7 +188,7 @@ def test_a_model_is_applied_to_the_same_bytes(wanted, folder, watch, objective):
     assert len({worker for _, worker in watched.made}) == 2
 
 
-@pytest.mark.parametrize("objective", OPTIONS)
+@pytest.mark.parametrize("objective", ["counts", pytest.param("masked", marks=pytest.mark.slow)])
 def test_a_worker_that_is_killed_in_mid_run_changes_nothing(wanted, folder, watch, objective):
     watched = watch(kill_at=4)
     assert_same(impute(folder, objective, "other.h5ad"), wanted[objective])

@@ -222,8 +222,15 @@ def test_rows_of_a_file_are_processed_as_the_whole(adata, forms, form, flavor, n
     assert rows.recipe(adata.var_names) == whole.recipe(adata.var_names)
 
 
-@pytest.mark.parametrize("n_cells", [400, N_CELLS])
-@pytest.mark.parametrize("form", ["csr.h5ad", "dense.h5ad", "csr.zarr"])
+@pytest.mark.parametrize(
+    ("form", "n_cells"),
+    [
+        ("csr.h5ad", N_CELLS),
+        ("dense.h5ad", 400),
+        ("csr.zarr", 400),
+        *(pytest.param(form, N_CELLS, marks=pytest.mark.slow) for form in ("dense.h5ad", "csr.zarr")),
+    ],
+)
 @pytest.mark.filterwarnings("ignore:.*no reads in the genes")
 def test_a_streamed_run_is_the_run_in_memory(adata, forms, form, n_cells, tmp_path):
     part = adata[:n_cells].copy()

@@ -20,7 +20,7 @@ QUICK = {
     "scvi": {"max_epochs": 2, "n_samples": 2},
     "autoimpute": {"hidden": 8, "n_folds": 1, "threshold": 1.0},
     "autoimpute-paper": {"hidden": 8, "threshold": 1e9},
-    "autoimpute-counts": {"hidden": 8, "threshold": 1.0},
+    "autoimpute-counts": {"hidden": 8, "threshold": 1.0, "n_networks": 1},
 }
 UNTRAINED = {"scvi", "autoimpute-paper"}  # by so few steps, to anything of use
 # Permuting cells or genes permutes the result; the others draw something for each cell or entry.

@@ -79,7 +79,7 @@ def said(action, *arguments, **options):
 
 
 @pytest.mark.parametrize("file", FILES)
-@pytest.mark.parametrize("suffix", [".h5ad", ".zarr"])
+@pytest.mark.parametrize("suffix", [".h5ad", pytest.param(".zarr", marks=pytest.mark.slow)])
 def test_training_and_applying_give_what_memory_gives(file, suffix, tmp_path):
     path = write_10x(tmp_path / "cells.h5", **FILES[file])
     assert is_stored_by_rows(path)

@@ -122,7 +122,13 @@ SLOW = pytest.mark.slow
 
 
 @pytest.mark.parametrize(
-    "name", ["out.h5ad", "out.zarr", pytest.param("out.csv", marks=SLOW), pytest.param("out.tsv.gz", marks=SLOW)]
+    "name",
+    [
+        "out.h5ad",
+        pytest.param("out.zarr", marks=SLOW),
+        pytest.param("out.csv", marks=SLOW),
+        pytest.param("out.tsv.gz", marks=SLOW),
+    ],
 )
 def test_a_full_disk_while_writing(folder, disk, name):
     small = disk("500k")
