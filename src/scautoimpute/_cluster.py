@@ -51,6 +51,7 @@ def each_block(
     work: Work[Made],
     *,
     given: Callable[[slice], Any] = lambda _: None,
+    among: slice | None = None,
 ) -> Iterator[tuple[slice, Made]]:
     """Yield which cells a block is of and what `work` makes of it, block after block in the order of the file.
 
@@ -64,8 +65,10 @@ def each_block(
         What is done to each.
     given
         What is known of some cells besides their counts.
+    among
+        Which cells; by default all.
     """
-    blocks = row_blocks(cells.by_rows(layer), size)
+    blocks = row_blocks(cells.by_rows(layer), size, among=among)
     client = _active_client() if cells.stays_on_disk(layer) else None
     if client is None:
         for rows, counts in made_ahead((rows, cells.block(layer, rows)) for rows in blocks):

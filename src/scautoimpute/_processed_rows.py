@@ -6,10 +6,13 @@ Shape legend: N cells, B cells of a block, G genes of the data, K genes that pas
 """
 
 from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
+from ._cluster import each_block
 from ._counts import (
     has_fractions,
     library_facts,
@@ -22,7 +25,7 @@ from ._counts import (
 from ._genes import Flavor, FloatArray, IntArray, TopGenes, genes_passing_by, mean_variance, top_genes_by
 from ._recipe import MIN_CELLS, MIN_COUNTS, Processed, gene_facts, refuse_few_cells, selection_choices
 from .io.checks import refuse_transposed
-from .io.matrix import CELLS_PER_BLOCK, row_blocks
+from .io.matrix import CELLS_PER_BLOCK, of_columns
 from .progress import progress_bar
 
 if TYPE_CHECKING:
@@ -34,36 +37,21 @@ if TYPE_CHECKING:
 __all__ = ["ProcessedRows", "processed_rows"]
 
 
-class _CheckedRows:
-    """Counts of a file, checked whenever they are read."""
-
-    def __init__(self, cells: "StoredCells", layer: str | None) -> None:
-        self.cells, self.layer, self.shape = cells, layer, cells.shape
-
-    def block(self, rows: slice) -> Any:
-        block = self.cells.block(self.layer, rows)
-        refuse_values(block, first_row=rows.start)
-        return block
-
-    def of_genes(self, rows: slice, genes: IntArray) -> Any:
-        block = self.block(rows)
-        return block if genes.size == block.shape[1] else block[:, genes]
-
-    def blocks(self, genes: IntArray | None = None) -> Iterator[Any]:
-        for rows in row_blocks(self, CELLS_PER_BLOCK):
-            yield self.block(rows) if genes is None else self.of_genes(rows, genes)
+def _counts_of(block: Any, rows: slice, _: None, *, genes: IntArray | None) -> Any:
+    refuse_values(block, first_row=rows.start)
+    return block if genes is None else of_columns(block, genes)
 
 
 class _Facts:
     """What all cells together show of the genes."""
 
-    def __init__(self, counts: _CheckedRows) -> None:
-        n_genes = counts.shape[1]
+    def __init__(self, blocks: Iterator[Any], shape: tuple[int, int]) -> None:
+        n_cells, n_genes = shape
         self.total_G = np.zeros(n_genes)
         self.enough_G, self.cells_G = (np.zeros(n_genes, dtype=np.int64) for _ in range(2))
         self.largest, self.has_fractions = 0.0, False
-        with progress_bar(counts.shape[0], "looking at the counts", "cell") as bar:
-            for x in counts.blocks():
+        with progress_bar(n_cells, "looking at the counts", "cell") as bar:
+            for x in blocks:
                 np.add.at(self.total_G, x.indices, x.data)  # one after the other, however the cells are cut
                 self.enough_G += np.bincount(x.indices[x.data >= MIN_COUNTS], minlength=n_genes)
                 self.cells_G += np.bincount(x.indices, minlength=n_genes)
@@ -72,34 +60,44 @@ class _Facts:
                 bar.update(x.shape[0])
 
 
+@dataclass(frozen=True)
+class _ToLogs:
+    """What is done to each block of counts: log2(normalised + 1) of the `chosen` of the genes that are `kept`."""
+
+    kept: IntArray
+    chosen: IntArray
+    median_total: float
+
+    def __call__(self, block: Any, rows: slice, _: None) -> "sparse.csr_array":
+        normalised = normalised_by(_counts_of(block, rows, None, genes=self.kept), self.median_total)[0]
+        log2: sparse.csr_array = log2_plus_one(normalised[:, self.chosen]).astype(np.float32)
+        log2.sort_indices()
+        return log2
+
+
 class ProcessedRows:
     """log2(normalised counts + 1) of the modelled genes of a file, float32, of which rows can be taken.
 
     Parameters
     ----------
-    counts
-        Of all genes.
-    kept
-        Positions of the genes over which totals are taken.
-    chosen
-        Positions of the modelled ones among these.
-    median_total
-        Total of a cell that is not scaled.
+    cells, layer
+        Where the counts are.
+    to_logs
+        What is done to a block of them.
     n_entries
         How many values there are.
     """
 
-    def __init__(
-        self, counts: _CheckedRows, kept: IntArray, chosen: IntArray, *, median_total: float, n_entries: int
-    ) -> None:
-        self._counts, self._kept, self._chosen, self._median = counts, kept, chosen, median_total
-        self.shape, self.nnz = (counts.shape[0], int(chosen.size)), n_entries
+    def __init__(self, cells: "StoredCells", layer: str | None, to_logs: _ToLogs, *, n_entries: int) -> None:
+        self._cells, self._layer, self._to_logs = cells, layer, to_logs
+        self.shape, self.nnz = (cells.n_obs, int(to_logs.chosen.size)), n_entries
 
     def __getitem__(self, rows: slice) -> "sparse.csr_array":
-        normalised = normalised_by(self._counts.of_genes(rows, self._kept), self._median)[0]
-        log2: sparse.csr_array = log2_plus_one(normalised[:, self._chosen]).astype(np.float32)
-        log2.sort_indices()
-        return log2
+        return self._to_logs(self._cells.block(self._layer, rows), rows, None)
+
+    def blocks(self, size: int) -> "Iterator[tuple[slice, sparse.csr_array]]":
+        """Yield the rows of all cells, `size` at a time, and which they are."""
+        return each_block(self._cells, self._layer, size, self._to_logs)
 
 
 def processed_rows(
@@ -115,20 +113,24 @@ def processed_rows(
         As there.
     """
     refuse_transposed(cast("AnnData", cells))
-    counts = _CheckedRows(cells, layer)
-    facts = _Facts(counts)
-    refuse_all_zero(int(facts.cells_G.sum()), counts.shape)
+
+    def blocks(genes: IntArray | None = None) -> Iterator[Any]:
+        work = partial(_counts_of, genes=genes)
+        return (block for _, block in each_block(cells, layer, CELLS_PER_BLOCK, work))
+
+    facts = _Facts(blocks(), cells.shape)
+    refuse_all_zero(int(facts.cells_G.sum()), cells.shape)
     if facts.has_fractions:
         refuse_small(facts.largest, flagged=layer is None and "log1p" in cells.uns)
     refuse_few_cells(cells.n_obs)
     asked: dict[str, Any] = {"min_counts": MIN_COUNTS, "min_cells": MIN_CELLS}
     kept = genes_passing_by(facts.enough_G, cells.n_obs, facts.largest, **asked, reference=False)
-    total_N = np.concatenate([np.asarray(x.astype(np.float64).sum(axis=1)) for x in counts.blocks(kept)])
+    total_N = np.concatenate([np.asarray(x.astype(np.float64).sum(axis=1)) for x in blocks(kept)])
     found = library_facts(total_N, reference=False, stacklevel=4)
     median = found["median_total"]
 
     def moments() -> tuple[FloatArray, FloatArray]:
-        return mean_variance(lambda: (normalised_by(x, median)[0] for x in counts.blocks(kept)), cells.n_obs, kept.size)
+        return mean_variance(lambda: (normalised_by(x, median)[0] for x in blocks(kept)), cells.n_obs, kept.size)
 
     chosen = top_genes_by(moments, kept.size, n_top_genes, flavor=flavor, reference=False)
     n_seen = int(np.count_nonzero(facts.cells_G))
@@ -142,7 +144,7 @@ def processed_rows(
         "scale": "log2",
     }
     n_entries = int(facts.cells_G[kept[chosen]].sum())
-    log2 = ProcessedRows(counts, kept, chosen, median_total=median, n_entries=n_entries)
+    log2 = ProcessedRows(cells, layer, _ToLogs(kept, chosen, median), n_entries=n_entries)
     reads_K = facts.total_G[kept]
     size_factor = np.where(total_N == 0, 1.0, total_N / median)
     return Processed(log2, kept[chosen], kept, reads_K / reads_K.sum(), size_factor, median, choices)

@@ -144,7 +144,7 @@ def working_bytes(x: "CountsRows", hidden: tuple[int, ...], n_batches: int) -> f
     from .model.counts_store import CELLS_PER_BLOCK
 
     n_cells, n_genes = x.shape
-    n_weights = sum(one * other for one, other in pairwise((n_genes + n_batches, *hidden, n_genes)))
+    n_weights = _weights_between(n_genes + n_batches, *hidden, n_genes)
     block = CELLS_PER_BLOCK * (_DENSE_BLOCK * n_genes + _SPARSE_BLOCK * x.nnz / n_cells)
     return 4.0 * _COPIES * n_weights + block + _OF_A_CELL * n_cells
 
@@ -165,12 +165,16 @@ def masked_bytes(x: "LogRows", settings: "Settings") -> float:
     from .model.masked_store import CELLS_PER_PASS, STOPPING_CELLS
 
     n_cells, n_genes = x.shape
-    n_weights = sum(one * other for one, other in pairwise((2 * n_genes, *settings.hidden, n_genes)))
+    n_weights = _weights_between(2 * n_genes, *settings.hidden, n_genes)
     n_networks = settings.n_folds * len(VARIANTS)
     at_once = min(n_networks, torch.get_num_threads())
     evaluated = _OF_AN_INPUT * STOPPING_CELLS * (2 * n_genes + sum(settings.hidden))
     block = CELLS_PER_PASS * (_DENSE_BLOCK * n_genes + _SPARSE_BLOCK * x.nnz / n_cells)
     return 4.0 * n_weights * (_COPIES * at_once + n_networks) + evaluated * at_once + block + _OF_A_CELL * n_cells
+
+
+def _weights_between(*widths: int) -> int:
+    return sum(one * other for one, other in pairwise(widths))
 
 
 def _in_words(n_bytes: float) -> str:

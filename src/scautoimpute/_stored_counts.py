@@ -13,10 +13,10 @@ from scipy import sparse
 from ._cluster import each_block
 from ._counts import has_fractions, refuse_all_zero, refuse_values
 from ._counts_facts import CountsFacts
-from ._facts_together import facts_together
 from ._objective import OF_FRACTIONS, Chosen, objective_by
 from ._umi import molecules, refuse_fractions
-from .io.matrix import CELLS_PER_BLOCK
+from .io.matrix import CELLS_PER_BLOCK, of_columns
+from .model.processes import current
 from .progress import progress_bar
 
 if TYPE_CHECKING:
@@ -50,42 +50,51 @@ class StoredCounts:
 
     def choose(self) -> Chosen:
         """Choose the objective by the data, as far as they have to be read for that."""
-        self._facts = self._facts or facts_together(self)
-        if self._facts is None and any(self._first_pass(with_fractions=True)):
+        if not self._looked_at():
             return OF_FRACTIONS
         refuse_all_zero(int(self.facts().cells_G.sum()), self.shape)
         return objective_by(self.facts().verdict)
 
     def facts(self) -> CountsFacts:
         """Return what all cells together show, for which they are read once."""
-        self._facts = self._facts or facts_together(self)
-        if self._facts is None:
-            for _ in self._first_pass(with_fractions=False):
+        if not self._looked_at():
+            for _ in self.blocks(CELLS_PER_BLOCK):  # which refuses the first fraction
                 pass
         return self._facts  # type: ignore[return-value]
 
-    def _first_pass(self, *, with_fractions: bool) -> Iterator[bool]:
-        """Yield of all blocks whether they have fractions; whoever takes them to the end leaves the facts behind."""
-        facts, work = CountsFacts(self.shape[1]), partial(_facts_of, with_fractions=with_fractions)
-        with progress_bar(self.shape[0], "looking at the counts", "cell") as bar:
-            for rows, found in each_block(self.cells, self.layer, CELLS_PER_BLOCK, work):
-                yield found is None
-                facts.merge(cast("CountsFacts", found))
+    def _looked_at(self) -> bool:
+        """Read the cells for their facts, unless that was done; return False if some are fractions, which have none.
+
+        Of several processes each reads its own cells, and all know what all show.
+        """
+        if self._facts is None:
+            first, *others = current().all(self._facts_of_own_cells())
+            if first is None or None in others:
+                return False
+            for other in others:
+                first.merge(cast("CountsFacts", other))
+            self._facts = first
+        return True
+
+    def _facts_of_own_cells(self) -> CountsFacts | None:
+        own, facts = current().part(self.shape[0]), CountsFacts(self.shape[1])
+        with progress_bar(own.stop - own.start, "looking at the counts", "cell") as bar:
+            for rows, found in each_block(self.cells, self.layer, CELLS_PER_BLOCK, _facts_of, among=own):
+                if found is None:
+                    return None
+                facts.merge(found)
                 bar.update(rows.stop - rows.start)
-        self._facts = facts
+        return facts
 
     def of_genes(self, genes: "IntArray") -> "CountsOfGenes":
         """Return the counts of some genes, as training takes them."""
         return CountsOfGenes(self, genes)
 
 
-def _facts_of(block: Any, rows: slice, _: None, *, with_fractions: bool) -> CountsFacts | None:
-    """Return what a block shows, or None of fractions, which are refused unless they are looked for."""
+def _facts_of(block: Any, rows: slice, _: None) -> CountsFacts | None:
+    """Return what a block shows, or None of fractions."""
     refuse_values(block, first_row=rows.start)
-    if with_fractions and has_fractions(block):
-        return None
-    refuse_fractions(block)
-    return CountsFacts.of([block], block.shape[1])
+    return None if has_fractions(block) else CountsFacts.of([block], block.shape[1])
 
 
 def _checked(block: Any, rows: slice, _: None = None) -> Any:
@@ -113,7 +122,7 @@ class CountsOfGenes:
     def __getitem__(self, rows: "slice | NDArray[np.intp]") -> sparse.csr_array:
         if not isinstance(rows, slice):
             return sparse.vstack([self[row : row + 1] for row in np.asarray(rows).tolist()], format="csr")
-        return _molecules_of(self._counts[rows], self._genes)
+        return molecules(of_columns(self._counts[rows], self._genes))
 
     def blocks(self, size: int) -> Iterator[tuple[slice, sparse.csr_array]]:
         """Yield the rows of all cells, `size` at a time, and which they are."""
@@ -129,9 +138,5 @@ class CountsOfGenes:
         return dtype(self._n_molecules)
 
 
-def _molecules_of(block: Any, genes: "IntArray") -> sparse.csr_array:
-    return molecules(block if genes.size == block.shape[1] else block[:, genes])
-
-
-def _read_block(block: Any, rows: slice, _: None, *, genes: "IntArray") -> sparse.csr_array:
-    return _molecules_of(_checked(block, rows), genes)
+def _read_block(block: Any, rows: slice, _: None = None, *, genes: "IntArray") -> sparse.csr_array:
+    return molecules(of_columns(_checked(block, rows), genes))

@@ -22,6 +22,7 @@ __all__ = [
     "is_lazy",
     "matrix_and_names",
     "narrowed",
+    "of_columns",
     "raw_positions",
     "refuse_shape",
     "row_blocks",
@@ -118,8 +119,17 @@ def as_observed(
     return observed, obs_names, var_names
 
 
-def row_blocks(matrix: Any, size: int) -> Iterator[slice]:
+def row_blocks(matrix: Any, size: int, *, among: slice | None = None) -> Iterator[slice]:
     """Yield slices of `size` consecutive rows (fewer in the last) that cover `matrix`.
+
+    Parameters
+    ----------
+    matrix
+        What has rows.
+    size
+        Of a slice.
+    among
+        Which rows to cover; by default all.
 
     Examples
     --------
@@ -129,8 +139,8 @@ def row_blocks(matrix: Any, size: int) -> Iterator[slice]:
     if size < 1:
         msg = f"a block of {size} rows was asked for; at least 1 is needed"
         raise ValueError(msg)
-    n_rows = matrix.shape[0]
-    return (slice(start, min(start + size, n_rows)) for start in range(0, n_rows, size))
+    first, last = (0, matrix.shape[0]) if among is None else (among.start, among.stop)
+    return (slice(start, min(start + size, last)) for start in range(first, last, size))
 
 
 def blocks_of(matrix: Any, size: int) -> Iterator[tuple[slice, Any]]:
@@ -146,6 +156,11 @@ def blocks_of(matrix: Any, size: int) -> Iterator[tuple[slice, Any]]:
         return
     for rows in row_blocks(matrix, size):
         yield rows, matrix[rows]
+
+
+def of_columns(block: Any, positions: "NDArray[np.intp]") -> Any:
+    """Return some columns of a matrix, or the matrix itself if they are as many as it has."""
+    return block if positions.size == block.shape[1] else block[:, positions]
 
 
 def rows_per_block(n_columns: int) -> int:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .hdf5 import open_hdf5
+from .matrix import of_columns
 from .read_10x import gene_expression_only, group_10x
 from .read_anndata import quietly
 from .stream import StoredCells, StoredMatrix
@@ -46,9 +47,7 @@ class Stored10x(StoredMatrix):
         self.dtype = np.dtype(np.float32) if kept == np.int32 else kept  # as scanpy takes them
 
     def _read(self, key: Any) -> Any:
-        block = super()._read(key)
-        some = block if len(self._columns) == block.shape[1] else block[:, self._columns]
-        return some.astype(self.dtype, copy=False)
+        return of_columns(super()._read(key), self._columns).astype(self.dtype, copy=False)
 
 
 @contextmanager

@@ -22,7 +22,7 @@ from .counts_weighing import HeldOutMolecules, weighed
 from .network import Autoencoder, initialise_small
 from .processes import Processes, current
 from .settings import Settings
-from .threads import threads_for
+from .threads import threads_for, torch_threads
 from .training import TrainingPlan, TrainingRecord
 
 __all__ = ["fit_counts", "n_networks"]
@@ -122,7 +122,7 @@ def _train(
     _go_on_together(training, data.processes)
     if training.record.epochs:
         on_epoch(training.record)
-    with threads_for(plan.batch_size * n_genes, data.device):
+    with torch_threads(threads_for(plan.batch_size * n_genes, data.device)):
         for record in train_counts(training, data, after_step=partial(file.keep, training)):
             file.keep(training)
             on_epoch(record)

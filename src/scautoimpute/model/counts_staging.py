@@ -7,8 +7,10 @@ Shape legend: N cells, B cells of a block, G genes.
 """
 
 import hashlib
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,7 +21,7 @@ from ..progress import progress_bar
 from .counts_store import CELLS_PER_BLOCK, CountsRows, CountsStore
 from .thinning import split_molecules
 
-__all__ = ["MAX_HELD_OUT_CELLS", "SampledCells", "Staged", "stage"]
+__all__ = ["MAX_HELD_OUT_CELLS", "SampledCells", "Staged", "read_once", "stage"]
 
 MAX_HELD_OUT_CELLS = 2000  # whose molecules decide when to stop, and weigh the experts: enough for four weights
 
@@ -66,6 +68,16 @@ class Staged:
     digest: str
 
 
+def read_once(x: Any, digest: Any) -> Iterator[tuple[NDArray[np.intp], sparse.csr_array]]:
+    """Yield positions and rows of all cells, block by block, and add the rows to `digest`, an object of hashlib."""
+    with progress_bar(x.shape[0], "reading", "cell") as bar:
+        for rows, block in blocks_of(x, CELLS_PER_BLOCK):
+            for array in (np.diff(block.indptr).astype(np.int64), block.indices.astype(np.int32), block.data):
+                digest.update(np.ascontiguousarray(array).data)
+            yield np.arange(rows.start, rows.stop, dtype=np.intp), block
+            bar.update(block.shape[0])
+
+
 def stage(x: CountsRows, held_out_share: float, rng: np.random.Generator, *, folder: Path | None = None) -> Staged:
     """Part the molecules, each by itself: a `held_out_share` is held out, half of it to stop by and half to weigh by.
 
@@ -83,16 +95,11 @@ def stage(x: CountsRows, held_out_share: float, rng: np.random.Generator, *, fol
     visible = CountsStore(x.shape, largest=float(x.max()), n_entries=x.nnz, folder=folder)
     stopping, weighing = (SampledCells(MAX_HELD_OUT_CELLS) for _ in range(2))
     digest = hashlib.sha256()
-    with progress_bar(x.shape[0], "reading", "cell") as bar:
-        for rows, block in blocks_of(x, CELLS_PER_BLOCK):
-            for array in (np.diff(block.indptr).astype(np.int64), block.indices.astype(np.int32), block.data):
-                digest.update(np.ascontiguousarray(array).data)
-            seen, hidden = split_molecules(block, held_out_share, rng)
-            to_weigh, to_stop = split_molecules(hidden, 0.5, rng)
-            visible.append(seen)
-            is_seen_B = np.diff(seen.indptr) > 0  # nothing can be said of the molecules of a cell that has no others
-            cells_B = np.arange(rows.start, rows.stop, dtype=np.intp)
-            for sample, part in ((stopping, to_stop), (weighing, to_weigh)):
-                sample.offer(cells_B, part, is_seen_B & (np.diff(part.indptr) > 0), rng)
-            bar.update(len(cells_B))
+    for cells_B, block in read_once(x, digest):
+        seen, hidden = split_molecules(block, held_out_share, rng)
+        to_weigh, to_stop = split_molecules(hidden, 0.5, rng)
+        visible.append(seen)
+        is_seen_B = np.diff(seen.indptr) > 0  # nothing can be said of the molecules of a cell that has no others
+        for sample, part in ((stopping, to_stop), (weighing, to_weigh)):
+            sample.offer(cells_B, part, is_seen_B & (np.diff(part.indptr) > 0), rng)
     return Staged(visible, stopping, weighing, digest.hexdigest()[:32])

@@ -23,6 +23,7 @@ from .inputs import Encoding
 from .mixture import mixture_weights
 from .network import Activation, Autoencoder, initialise_small
 from .settings import MANY_CELLS, Settings
+from .threads import torch_threads
 from .training import FoldCells, FoldData, HeldOut, Training, TrainingPlan, TrainingRecord, train_network
 
 if TYPE_CHECKING:
@@ -34,12 +35,10 @@ __all__ = [
     "HeldOutPrediction",
     "MaskedModel",
     "Variant",
-    "cross_fitted",
     "fit_masked",
-    "network_weights",
-    "table_at_held_out",
     "train_all",
     "training_plan",
+    "weighed",
 ]
 
 N_SIDE = 2
@@ -193,12 +192,8 @@ def fit_masked(
         FoldData(torch.as_tensor(seen.toarray(), device=device), encoding, stopping)
         for seen, encoding, (stopping, _) in zip(visible, encodings, halves, strict=True)
     ]
-    networks = train_all(data, settings, rng, on_epoch=on_epoch, on_end=on_end, checkpoint=checkpoint or Checkpoint())
-    folds = [Fold(encoding, nets) for encoding, nets in zip(encodings, networks, strict=True)]
-    scoring = [scored for _, scored in halves]
-    tables = [table_at_held_out(*pair) for pair in zip(folds, visible, scoring, strict=True)]
-    model = MaskedModel(fit_base(x), tuple(folds), network_weights(np.concatenate(tables)))
-    return model, cross_fitted(tables, scoring, visible)
+    folds = train_all(data, settings, rng, on_epoch=on_epoch, on_end=on_end, checkpoint=checkpoint or Checkpoint())
+    return weighed(fit_base(x), folds, [scored for _, scored in halves], visible)
 
 
 def assign_folds(n_observed: int, settings: Settings, rng: np.random.Generator) -> NDArray[np.int8]:
@@ -242,8 +237,8 @@ def train_all(
     on_epoch: OnEpoch,
     on_end: OnEnd,
     checkpoint: Checkpoint,
-) -> list[tuple[Autoencoder, ...]]:
-    """Every variant on every fold; on the CPU as many at a time as torch has threads, one thread each."""
+) -> list[Fold]:
+    """Train every variant on every fold; on the CPU as many at a time as torch has threads, one thread each."""
     jobs = [(fold, variant, int(rng.integers(2**63))) for fold in range(len(data)) for variant in VARIANTS]
     n_cells, device = data[0].shape[0], data[0].encoding.gene_G.device
     product = product_type(device) if n_cells > MANY_CELLS else torch.float32
@@ -267,10 +262,9 @@ def train_all(
         return net.requires_grad_(False)
 
     n_threads = torch.get_num_threads()
-    on_cpu = device.type == "cpu"
-    with ThreadPoolExecutor(n_threads if on_cpu else 1) as executor:
+    n_at_once, threads_of_each = (n_threads, 1) if device.type == "cpu" else (1, n_threads)
+    with ThreadPoolExecutor(n_at_once) as executor, torch_threads(threads_of_each):
         try:
-            torch.set_num_threads(1 if on_cpu else n_threads)
             futures = [executor.submit(train, job) for job in jobs]
             for future in wait(futures, return_when=FIRST_EXCEPTION).done:
                 future.result()  # a network that fails (its progress cannot be kept) does not wait for the others
@@ -279,10 +273,8 @@ def train_all(
             stop.set()
             executor.shutdown(cancel_futures=True)
             raise
-        finally:
-            torch.set_num_threads(n_threads)
     width = len(VARIANTS)
-    return [tuple(networks[i : i + width]) for i in range(0, len(networks), width)]
+    return [Fold(of.encoding, tuple(networks[i * width : (i + 1) * width])) for i, of in enumerate(data)]
 
 
 def training_plan(
@@ -300,6 +292,22 @@ def training_plan(
         optimizer=settings.optimizer,
         product=product,
     )
+
+
+def weighed(
+    base: TwoWayBase,
+    folds: list[Fold],
+    scoring: list[HeldOut],
+    visible: list[sparse.csr_array],
+    floors: dict[str, NDArray[np.float64]] | None = None,
+) -> tuple[MaskedModel, HeldOutPrediction]:
+    """Model of trained folds, weighed by the entries that were kept for scoring, and what it predicts of these.
+
+    Of every fold are given the entries, and what is visible of the cells that their rows count.
+    """
+    tables = [table_at_held_out(*of_fold) for of_fold in zip(folds, visible, scoring, strict=True)]
+    model = MaskedModel(base, tuple(folds), network_weights(np.concatenate(tables)))
+    return model, cross_fitted(tables, scoring, visible, floors)
 
 
 @torch.no_grad()
@@ -320,7 +328,7 @@ def cross_fitted(
     tables: list[NDArray[np.float64]],
     scoring: list[HeldOut],
     visible: list[sparse.csr_array],
-    floors: dict[str, NDArray[np.float64]] | None = None,
+    floors: dict[str, NDArray[np.float64]] | None,
 ) -> HeldOutPrediction:
     """Predict each fold's scoring entries with weights learned on the other folds (of one fold, the other half)."""
     table = np.concatenate(tables)

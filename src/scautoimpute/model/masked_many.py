@@ -18,17 +18,7 @@ from .base_sums import BlockSums, gene_cell_effects
 from .checkpoint import Checkpoint
 from .counts_staging import SampledCells
 from .inputs import Encoding
-from .masked import (
-    Fold,
-    HeldOutPrediction,
-    MaskedModel,
-    OnEnd,
-    OnEpoch,
-    cross_fitted,
-    network_weights,
-    table_at_held_out,
-    train_all,
-)
+from .masked import HeldOutPrediction, MaskedModel, OnEnd, OnEpoch, train_all, weighed
 from .masked_store import LogRows, StagedFold, StoredFold, stage_folds
 from .settings import Settings
 from .training import HeldOut
@@ -74,16 +64,13 @@ def fit_masked_many(
         StoredFold(fold.store, encoding, _held_out(fold.stopping))
         for fold, encoding in zip(staged, encodings, strict=True)
     ]
-    networks = train_all(data, settings, rng, on_epoch=on_epoch, on_end=on_end, checkpoint=checkpoint)
-    folds = [Fold(encoding, nets) for encoding, nets in zip(encodings, networks, strict=True)]
+    folds = train_all(data, settings, rng, on_epoch=on_epoch, on_end=on_end, checkpoint=checkpoint)
     visible = [fold.store.visible(fold.scored.cells) for fold in staged]
     scoring = [_held_out(fold.scored, among_them=True) for fold in staged]
-    tables = [table_at_held_out(*of_fold) for of_fold in zip(folds, visible, scoring, strict=True)]
     base = fit_base_by(BlockSums(staged[0].store.whole_blocks, x.shape[1]))
-    model = MaskedModel(base, tuple(folds), network_weights(np.concatenate(tables)))
     floors = [_floors(*pair) for pair in zip(staged, sums, strict=True)]
     together = {name: np.concatenate([of_fold[name] for of_fold in floors]) for name in floors[0]}
-    return model, cross_fitted(tables, scoring, visible, floors=together)
+    return weighed(base, folds, scoring, visible, together)
 
 
 def _held_out(sample: SampledCells, *, among_them: bool = False) -> HeldOut:

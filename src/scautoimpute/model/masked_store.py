@@ -20,12 +20,12 @@ from numpy.typing import NDArray
 from scipy import sparse
 from torch import Tensor
 
-from ..io.matrix import row_blocks
-from ..progress import progress_bar
-from .counts_staging import SampledCells
-from .counts_store import CELLS_PER_BLOCK, CountsStore
+from ..io.matrix import blocks_of, row_blocks
+from .counts_staging import SampledCells, read_once
+from .counts_store import CountsStore
 from .inputs import Encoding
 from .settings import Settings
+from .thinning import with_values
 from .training import HeldOut
 
 __all__ = ["FoldStore", "LogRows", "StagedFold", "StoredFold", "in_memory", "stage_folds"]
@@ -53,7 +53,7 @@ def in_memory(x: LogRows) -> sparse.csr_array:
     """All of `x` as one matrix."""
     if isinstance(x, sparse.csr_array):
         return x
-    return sparse.vstack([x[rows] for rows in row_blocks(x, CELLS_PER_PASS)], format="csr")
+    return sparse.vstack([block for _, block in blocks_of(x, CELLS_PER_PASS)], format="csr")
 
 
 class FoldStore:
@@ -82,7 +82,7 @@ class FoldStore:
     def visible(self, rows: slice | NDArray[np.intp]) -> sparse.csr_array:
         """Entries of some cells that the fold sees."""
         x = self._signed(rows)
-        return _entries_where(x, x.data > 0)
+        return with_values(x, x.data)
 
     def dense(self, rows: NDArray[np.intp]) -> NDArray[np.float32]:
         """Do as `visible` does, with zeros where there is no such entry."""
@@ -160,24 +160,13 @@ def stage_folds(
         for _ in range(settings.n_folds)
     ]
     digest = hashlib.sha256()
-    with progress_bar(x.shape[0], "reading", "cell") as bar:
-        for rows in row_blocks(x, CELLS_PER_BLOCK):
-            block = x[rows]
-            for array in (np.diff(block.indptr).astype(np.int64), block.indices.astype(np.int32), block.data):
-                digest.update(np.ascontiguousarray(array).data)
-            cells_B = np.arange(rows.start, rows.stop, dtype=np.intp)
-            fold_Z = rng.random(block.nnz) // settings.held_out_share  # the fold that hides it, if there are so many
-            stops_Z = rng.random(block.nnz) < 0.5
-            for index, fold in enumerate(folds):
-                hidden_Z = fold_Z == index
-                fold.store.append(block, hidden_Z)
-                for sample, chosen_Z in ((fold.stopping, stops_Z), (fold.scored, ~stops_Z)):
-                    part = _entries_where(block, hidden_Z & chosen_Z)
-                    sample.offer(cells_B, part, np.diff(part.indptr) > 0, rng)
-            bar.update(len(cells_B))
+    for cells_B, block in read_once(x, digest):
+        fold_Z = rng.random(block.nnz) // settings.held_out_share  # the fold that hides it, if there are so many
+        stops_Z = rng.random(block.nnz) < 0.5
+        for index, fold in enumerate(folds):
+            hidden_Z = fold_Z == index
+            fold.store.append(block, hidden_Z)
+            for sample, chosen_Z in ((fold.stopping, stops_Z), (fold.scored, ~stops_Z)):
+                part = with_values(block, np.where(hidden_Z & chosen_Z, block.data, 0))
+                sample.offer(cells_B, part, np.diff(part.indptr) > 0, rng)
     return folds, digest.hexdigest()[:32]
-
-
-def _entries_where(x: sparse.csr_array, chosen_Z: NDArray[np.bool_]) -> sparse.csr_array:
-    before = np.concatenate([[0], np.cumsum(chosen_Z)]).astype(np.int32)
-    return sparse.csr_array((x.data[chosen_Z], x.indices[chosen_Z], before[x.indptr]), shape=x.shape)

@@ -6,16 +6,15 @@ from contextlib import contextmanager
 
 import torch
 
-__all__ = ["room_beside", "threads_for"]
+__all__ = ["room_beside", "threads_for", "torch_threads"]
 
 # Values of the largest matrix of a step. Below, two threads are no faster than one and take twice the processor time:
 # 128 cells × 765 genes 6.3 and 6.2 ms a step, × 2,000 genes 10.7 and 11.5 ms, × 13,714 genes 30 and 52 ms
 FEW_VALUES = 128 * 1500
 
 
-@contextmanager
-def threads_for(n_values: int, device: torch.device) -> Iterator[None]:
-    """Use one thread within, if the largest matrix of a step is small.
+def threads_for(n_values: int, device: torch.device) -> int:
+    """Return how many threads to train on: one if the largest matrix of a step is small, else as many as there are.
 
     Parameters
     ----------
@@ -24,9 +23,14 @@ def threads_for(n_values: int, device: torch.device) -> Iterator[None]:
     device
         Where it is.
     """
+    return 1 if device.type == "cpu" and n_values <= FEW_VALUES else torch.get_num_threads()
+
+
+@contextmanager
+def torch_threads(n: int) -> Iterator[None]:
+    """Let torch use `n` threads within."""
     before = torch.get_num_threads()
-    if device.type == "cpu" and n_values <= FEW_VALUES:
-        torch.set_num_threads(1)
+    torch.set_num_threads(n)
     try:
         yield
     finally:
