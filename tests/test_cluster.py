@@ -2,6 +2,7 @@
 
 import logging
 import os
+import pickle
 import signal
 import time
 
@@ -186,6 +187,14 @@ def test_a_model_is_applied_to_the_same_bytes(wanted, folder, watch, objective):
     assert_same(impute(folder, objective, "other.h5ad"), wanted[objective])
     assert len(watched.made) == 1 + {"counts": 18, "masked": 5}[objective]
     assert len({worker for _, worker in watched.made}) == 2
+
+
+def test_a_block_that_is_late_leaves_nothing_open(folder, client):
+    with open_cells(folder / "cells.h5ad") as cells:
+        job = _cluster._Packed("late", pickle.dumps(_cluster._Job.of(cells, None, row_totals)))
+    client.run(_cluster._close, "late")
+    for start, _, totals in client.run(_cluster._block, job, 5, 9, None).values():
+        assert (start, totals.size) == (5, 4)
 
 
 @pytest.mark.parametrize("objective", ["counts", pytest.param("masked", marks=pytest.mark.slow)])

@@ -32,6 +32,7 @@ MADE_AHEAD = 2  # blocks for each worker beyond those that its threads are at
 SECONDS_WITHOUT_WORKERS = 60.0  # a nanny has a new worker up in a few
 SECONDS_BETWEEN_LOOKS = 1.0
 MOST_READY = 4  # passes that a worker keeps files open for
+MOST_ENDED = 64  # passes that a worker remembers the end of
 
 Made_co = TypeVar("Made_co", covariant=True)
 Made = TypeVar("Made")
@@ -236,6 +237,7 @@ class _Ready:
 
 
 _ready: OrderedDict[str, _Ready] = OrderedDict()
+_ended: deque[str] = deque(maxlen=MOST_ENDED)
 _opening = threading.Lock()
 
 
@@ -246,7 +248,10 @@ def _block(packed: _Packed, start: int, stop: int, given: Any) -> Any:
 
 
 def _made_ready(packed: _Packed) -> _Ready:
+    """Return what is kept from block to block; a block begun before its pass ended, and late, leaves nothing open."""
     with _opening:
+        if packed.token in _ended:
+            return _Ready(pickle.loads(packed.job))
         if packed.token not in _ready:
             _ready[packed.token] = _Ready(pickle.loads(packed.job))
             while len(_ready) > MOST_READY:
@@ -256,6 +261,7 @@ def _made_ready(packed: _Packed) -> _Ready:
 
 def _close(token: str) -> None:
     with _opening:
+        _ended.append(token)
         _ready.pop(token, None)
 
 
