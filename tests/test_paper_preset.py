@@ -1,5 +1,8 @@
 """`preset="paper"`: held step by step to trajectories that the original program stored."""
 
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 import torch
@@ -184,10 +187,46 @@ def test_named_optimizers_are_what_they_are_called():
     parameters = list(Autoencoder(5, 5, (3,)).parameters())
     assert isinstance(make_optimizer("tf_rmsprop", parameters, lr=0.1), TFRMSProp)
     assert isinstance(make_optimizer("rmsprop", parameters, lr=0.1), torch.optim.RMSprop)
-    adamw = make_optimizer("adamw", parameters, lr=0.1, weight_decay=0.3)
-    assert isinstance(adamw, torch.optim.AdamW)
-    decay = {p.ndim: group["weight_decay"] for group in adamw.param_groups for p in group["params"]}
-    assert decay == {2: 0.3, 1: 0.0}
+
+
+@pytest.mark.parametrize("is_transposed", [False, True])
+@pytest.mark.parametrize("gradient_is_transposed", [False, True])
+def test_adamw_is_torchs_whatever_the_order_in_memory(is_transposed, gradient_is_transposed):
+    generator = torch.Generator().manual_seed(0)
+    matrix, vector, *gradients = (
+        torch.randn(shape, generator=generator) for shape in ((70, 90), (90,), *[(70, 90)] * 3)
+    )
+    ours, theirs = ([torch.nn.Parameter(matrix.clone()), torch.nn.Parameter(vector.clone())] for _ in range(2))
+    still = torch.nn.Parameter(vector.clone())  # has no gradient
+    if is_transposed:
+        ours[0].data = ours[0].data.t().contiguous().t()
+    adamw = make_optimizer("adamw", [*ours, still], lr=0.1, weight_decay=0.3)
+    groups = [{"params": theirs[:1], "weight_decay": 0.3}, {"params": theirs[1:], "weight_decay": 0.0}]
+    reference = torch.optim.AdamW(groups, lr=0.1, foreach=False, fused=False)
+    for gradient in gradients:
+        ours[0].grad = gradient.t().contiguous().t() if gradient_is_transposed else gradient.clone()
+        theirs[0].grad = gradient.clone()
+        ours[1].grad, theirs[1].grad = gradient[0].clone(), gradient[0].clone()
+        adamw.step()
+        reference.step()
+    for found, wanted in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(found, wanted, rtol=1e-5, atol=1e-6)
+    assert torch.equal(still.detach(), vector)
+    adamw.zero_grad()
+    assert all(parameter.grad is None for parameter in ours)
+
+
+def test_training_does_not_import_the_compiler_of_torch():
+    """Which takes a second."""
+    code = (
+        "import sys, numpy as np, scautoimpute as sai\n"
+        "x = np.random.default_rng(0).poisson(1.0, (40, 20)).astype(np.float32)\n"
+        "for objective in ('counts', 'masked'):\n"
+        "    sai.AutoImpute(objective, hidden=4, max_epochs=2, random_state=0).fit(x)\n"
+        "print('torch._dynamo' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"
 
 
 def loop_loss(x, observed, encoder, b_encoder, decoder, b_decoder, l2):

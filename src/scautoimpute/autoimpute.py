@@ -66,7 +66,7 @@ class AutoImpute:
         λ of eq. 8 with `preset="paper"` (default 1); else AdamW's weight decay (default 0.01; counts: 0).
     threshold
         Progress is a relative fall of the held-out error (2e-4; in 15 steps of more than 5,000 cells), of counts one in
-        nats per molecule (1e-4), with `preset="paper"` a change of the loss per cell (1e-4).
+        nats per molecule (1e-4, or 1 % of the fall so far), with `preset="paper"` a change of the loss per cell (1e-4).
     max_epochs
         Passes over the cells at most: 150, of counts 1000; 7000 full-batch steps with `preset="paper"`.
     batch_size

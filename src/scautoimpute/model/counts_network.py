@@ -151,7 +151,7 @@ class _MultinomialLoss(torch.autograd.Function):
         shape, device = (len(h_BH), len(weight_GH)), h_BH.device
         h, weight = h_BH.to(dtype), weight_GH.to(dtype)
         product_BG = torch.mm(h, weight.t(), out=workspace.take("product", shape, dtype, device))
-        logit_BG = torch.add(offset_BG, product_BG, out=workspace.take("logit", shape, torch.float32, device))
+        logit_BG = workspace.take("logit", shape, torch.float32, device).copy_(product_BG).add_(offset_BG)
         share_BG = torch.softmax(logit_BG, 1, out=workspace.take("share", shape, torch.float32, device))
         position_Z, total = y.positions, y.value_Z.sum().clamp(min=1)
         loss = -(y.value_Z * share_BG.view(-1)[position_Z].clamp(min=SMALLEST_SHARE).log()).sum() / total

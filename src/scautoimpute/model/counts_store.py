@@ -117,8 +117,9 @@ class CountsStore:
     def _read(self, pieces: list[tuple[int, int]], n_entries: int) -> NDArray[Any]:
         """Return the entries of some spans, one after the other."""
         if self._file is None:
-            spans = [self._entries[start:end] for start, end in pieces]
-            return spans[0] if len(spans) == 1 else np.concatenate([self._entries[:0], *spans])
+            whole = self._entries.view(f"V{self._type.itemsize}")  # NumPy compares the fields of every span otherwise
+            spans = [whole[start:end] for start, end in pieces]
+            return (spans[0] if len(spans) == 1 else np.concatenate([whole[:0], *spans])).view(self._type)
         entries = np.empty(n_entries, dtype=self._type)
         left = _bytes_of(entries)
         for start, end in pieces:

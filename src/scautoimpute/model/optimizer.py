@@ -5,8 +5,9 @@ from typing import Any, Literal
 
 import torch
 from torch import nn
+from torch.optim.adamw import adamw
 
-__all__ = ["Optimizer", "TFRMSProp", "load_optimizer", "make_optimizer", "optimizer_tensors"]
+__all__ = ["AdamW", "AnyOptimizer", "Optimizer", "TFRMSProp", "load_optimizer", "make_optimizer", "optimizer_tensors"]
 
 Optimizer = Literal["adamw", "rmsprop", "tf_rmsprop"]
 
@@ -52,35 +53,97 @@ class TFRMSProp(torch.optim.Optimizer):
         parameter.addcdiv_(gradient, root, value=-group["lr"])
 
 
+class AdamW:
+    """torch's fused AdamW, of which every parameter is stepped through in the order of its memory.
+
+    It is called as a function: what torch has as a class copies matrices that are stored transposed at every step, and
+    takes a second to import its compiler before the first. Its state is of the matrices as they are in memory.
+
+    Parameters
+    ----------
+    parameters
+        What to update.
+    lr, weight_decay
+        Step, and the decoupled decay of matrices.
+    """
+
+    def __init__(self, parameters: list[nn.Parameter], *, lr: float, weight_decay: float) -> None:
+        self.parameters, self.lr, self.weight_decay = parameters, lr, weight_decay
+        self.state = {index: self._begun(_in_order(p, p.detach())) for index, p in enumerate(parameters)}
+
+    @staticmethod
+    def _begun(values: torch.Tensor) -> dict[str, torch.Tensor]:
+        step = torch.zeros((), device=values.device)
+        return {"step": step, "exp_avg": torch.zeros_like(values), "exp_avg_sq": torch.zeros_like(values)}
+
+    @torch.no_grad()
+    def step(self) -> None:
+        """Update every parameter that has a gradient."""
+        for are_matrices, weight_decay in ((True, self.weight_decay), (False, 0.0)):
+            members = [(i, p) for i, p in enumerate(self.parameters) if (p.ndim > 1) is are_matrices]
+            having = [(p, p.grad, self.state[i]) for i, p in members if p.grad is not None]
+            adamw(
+                [_in_order(p, p) for p, _, _ in having],
+                [_in_order(p, gradient).contiguous() for p, gradient, _ in having],
+                [state["exp_avg"] for _, _, state in having],
+                [state["exp_avg_sq"] for _, _, state in having],
+                max_exp_avg_sqs=[],
+                state_steps=[state["step"] for _, _, state in having],
+                fused=True,
+                amsgrad=False,
+                beta1=0.9,
+                beta2=0.999,
+                lr=self.lr,
+                weight_decay=weight_decay,
+                eps=1e-8,
+                maximize=False,
+            )
+
+    def zero_grad(self) -> None:
+        """Forget the gradients."""
+        for parameter in self.parameters:
+            parameter.grad = None
+
+    def state_dict(self) -> dict[str, Any]:
+        """State of each parameter by its position, as torch's optimisers have it."""
+        return {"state": self.state, "param_groups": []}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Inverse of `state_dict`."""
+        for index, named in state_dict["state"].items():
+            for name, tensor in named.items():
+                self.state[index][name].copy_(tensor)
+
+
+def _in_order(parameter: nn.Parameter, values: torch.Tensor) -> torch.Tensor:
+    """Values of a parameter, transposed if that is how the parameter is stored."""
+    return values if parameter.is_contiguous() else values.t()
+
+
+AnyOptimizer = torch.optim.Optimizer | AdamW
+
+
 def make_optimizer(
     name: Optimizer, parameters: Iterable[nn.Parameter], *, lr: float, weight_decay: float = 0.0
-) -> torch.optim.Optimizer:
+) -> AnyOptimizer:
     """Optimiser by name; `weight_decay` is AdamW's decoupled one and acts on matrices only."""
-    parameters = list(parameters)
     if name == "tf_rmsprop":
         return TFRMSProp(parameters, lr)
     if name == "rmsprop":
         return torch.optim.RMSprop(parameters, lr)
-    groups = [
-        {"params": [p for p in parameters if p.ndim > 1], "weight_decay": weight_decay},
-        {"params": [p for p in parameters if p.ndim == 1], "weight_decay": 0.0},
-    ]
-    return torch.optim.AdamW([group for group in groups if group["params"]], lr=lr, fused=True)
+    return AdamW(list(parameters), lr=lr, weight_decay=weight_decay)
 
 
-def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, torch.Tensor]:
+def optimizer_tensors(optimizer: AnyOptimizer) -> dict[str, torch.Tensor]:
     """State of every parameter by `"{position}.{name}"`; what a parameter group is set to is not part of it."""
     state = optimizer.state_dict()["state"]
     return {f"{index}.{name}": tensor for index, named in state.items() for name, tensor in named.items()}
 
 
-def load_optimizer(optimizer: torch.optim.Optimizer, tensors: dict[str, torch.Tensor]) -> None:
-    """Inverse of `optimizer_tensors`, for an optimiser made alike; moments are laid out in memory as the parameters."""
-    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+def load_optimizer(optimizer: AnyOptimizer, tensors: dict[str, torch.Tensor]) -> None:
+    """Inverse of `optimizer_tensors`, for an optimiser made alike."""
     state: dict[int, dict[str, torch.Tensor]] = {}
     for key, tensor in tensors.items():
         index, _, name = key.partition(".")
-        parameter = parameters[int(index)]
-        laid_out = torch.empty_like(parameter).copy_(tensor) if tensor.shape == parameter.shape else tensor
-        state.setdefault(int(index), {})[name] = laid_out
+        state.setdefault(int(index), {})[name] = tensor
     optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})

@@ -19,7 +19,7 @@ from torch import Tensor
 from .checkpoint import Checkpoint
 from .network import Autoencoder, initialise_normal
 from .objectives import masked_squared_error, weight_penalty
-from .optimizer import load_optimizer, make_optimizer, optimizer_tensors
+from .optimizer import AnyOptimizer, load_optimizer, make_optimizer, optimizer_tensors
 from .settings import Settings
 
 __all__ = ["PaperModel", "PaperTraining", "fit_paper", "train_paper"]
@@ -61,7 +61,7 @@ class PaperTraining:
     """The network with all that one step leaves to the next, which is enough to go on elsewhere, bit for bit."""
 
     network: Autoencoder
-    optimizer: torch.optim.Optimizer
+    optimizer: AnyOptimizer
     losses: list[float] = field(default_factory=list)  # per cell, one a step
     converged: bool = False
     finished: bool = False
@@ -131,7 +131,7 @@ def fit_paper(
 def train_paper(
     net: Autoencoder,
     x_NG: Tensor,
-    optimizer: torch.optim.Optimizer,
+    optimizer: AnyOptimizer,
     *,
     l2: float = 1.0,
     threshold: float = 1e-4,

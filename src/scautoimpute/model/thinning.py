@@ -60,8 +60,8 @@ def split_molecules(
 
 
 def with_values(x: sparse.csr_array, values_Z: NDArray[Any]) -> sparse.csr_array:
-    """Return a matrix with the entries of `x` and other values, zeros left out."""
-    kept_Z = values_Z > 0
-    before_N = np.concatenate([[0], np.cumsum(kept_Z)])[x.indptr]
-    parts = (values_Z[kept_Z].astype(np.float32), x.indices[kept_Z], before_N.astype(x.indptr.dtype))
+    """Return a matrix with the entries of `x` and other values, zeros left out; K stay."""
+    kept_K = np.flatnonzero(values_Z)
+    before_N = np.searchsorted(kept_K, x.indptr).astype(x.indptr.dtype)
+    parts = (values_Z[kept_K].astype(np.float32, copy=False), x.indices[kept_K], before_N)
     return sparse.csr_array(parts, shape=x.shape)
