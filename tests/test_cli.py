@@ -299,6 +299,7 @@ def test_counts_are_found_where_they_are(files, tmp_path):
 
 
 @pytest.mark.filterwarnings("ignore:held-out deviance")  # sixty cells, deeply sequenced: counts as they are do as well
+@pytest.mark.filterwarnings("ignore:training ended at")
 @pytest.mark.parametrize("method", sorted(METHODS.keys() - {"scvi", "magic", "autoimpute", "autoimpute-paper"}))
 def test_every_method_runs_from_the_command_line(method, files, tmp_path, monkeypatch):
     """MAGIC and scVI, which not everybody has, are run in tests of their own."""

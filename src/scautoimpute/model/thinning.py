@@ -60,8 +60,8 @@ def split_molecules(
 
 
 def with_values(x: sparse.csr_array, values_Z: NDArray[Any]) -> sparse.csr_array:
-    """Return a matrix with the entries of `x` and other values, zeros left out; K stay."""
-    kept_K = np.flatnonzero(values_Z)
+    """Return a matrix with the entries of `x` and other values, of which the K above zero stay."""
+    kept_K = np.flatnonzero(values_Z > 0)
     before_N = np.searchsorted(kept_K, x.indptr).astype(x.indptr.dtype)
     parts = (values_Z[kept_K].astype(np.float32, copy=False), x.indices[kept_K], before_N)
     return sparse.csr_array(parts, shape=x.shape)
