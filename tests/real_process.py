@@ -8,6 +8,7 @@ import multiprocessing
 import os
 import resource
 import signal
+import subprocess
 import sys
 import tempfile
 import time
@@ -20,10 +21,21 @@ import torch
 from scautoimpute.cli import main
 from scautoimpute.model import checkpoint
 
+# One for all tests: who finds it started cannot have it load anything else
 SERVER = multiprocessing.get_context("forkserver")
-SERVER.set_forkserver_preload(
-    ["torch._dynamo", "scautoimpute.model.fit", "scautoimpute.io.write", "anndata", "zarr", "real_process"]
-)
+_LIBRARIES = ["anndata", "hypothesis", "psutil", "pytest", "safetensors.torch", "torch.distributed", "zarr"]
+_OURS = [
+    "apply",
+    "autoimpute",
+    "cli.impute",
+    "datasets",
+    "evaluation.worker",
+    "io.write",
+    "model.disk",
+    "model.fit",
+    "tl",
+]
+SERVER.set_forkserver_preload([*_LIBRARIES, *(f"scautoimpute.{name}" for name in _OURS), "real_process"])
 
 
 def command(folder, arguments, limits, environment):
@@ -56,6 +68,26 @@ def start(folder, arguments, *, limits=None, environment=None):
     process = SERVER.Process(target=command, args=(Path(folder), arguments, limits or {}, environment or {}))
     process.start()
     return process
+
+
+def _command_with_streams(folder, arguments, streams):
+    os.chdir(folder)
+    for number, path in enumerate(streams, start=1):
+        with path.open("w") as stream:
+            os.dup2(stream.fileno(), number)
+    torch.set_num_threads(1)
+    sys.argv = ["scautoimpute", *map(str, arguments)]
+    main()
+
+
+def run(arguments, cwd):
+    """Run the command line in `cwd` to its end; return what `subprocess.run` would."""
+    with tempfile.TemporaryDirectory() as kept:
+        streams = [Path(kept) / name for name in ("stdout", "stderr")]
+        process = SERVER.Process(target=_command_with_streams, args=(cwd, arguments, streams))
+        process.start()
+        process.join(120)
+        return subprocess.CompletedProcess(arguments, process.exitcode, *(stream.read_text() for stream in streams))
 
 
 def finish(process, folder):

@@ -24,6 +24,7 @@ import pytest
 from scipy import io, sparse
 from typer.testing import CliRunner
 
+import real_process
 import scautoimpute
 from scautoimpute import methods
 from scautoimpute.cli import app, main
@@ -60,6 +61,11 @@ ESTIMATE = "expression given that it was detected: for recovering values, not fo
 
 
 def run(*arguments, cwd):
+    return real_process.run(arguments, cwd)
+
+
+def run_anew(*arguments, cwd):
+    """Run the command in a process that has loaded nothing."""
     command = [sys.executable, "-m", "scautoimpute", *map(str, arguments)]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, check=False, timeout=120)
@@ -273,7 +279,8 @@ def test_counts_in_a_layer_and_a_name_for_the_result(files, first_layer, tmp_pat
 
 
 def test_demo_writes_a_result_and_a_picture(tmp_path):
-    done = succeed("demo", "--output", tmp_path / "made" / "demo", cwd=tmp_path)
+    done = run_anew("demo", "--output", tmp_path / "made" / "demo", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
     folder = tmp_path / "made" / "demo"
     assert sorted(path.name for path in folder.iterdir()) == ["pbmc68k_imputed.h5ad", "pbmc68k_imputed.png"]
     assert (folder / "pbmc68k_imputed.png").read_bytes().startswith(b"\x89PNG\r\n\x1a\n")
@@ -480,7 +487,7 @@ def test_demo_refuses_a_file_for_a_folder(files):
 @pytest.mark.parametrize("before_command", [True, False], ids=["before the command", "after it"])
 def test_debug_shows_the_traceback(before_command, tmp_path):
     arguments = ["impute", "nowhere.h5ad", "-o", "out.h5ad"]
-    done = run(*(["--debug", *arguments] if before_command else [*arguments, "--debug"]), cwd=tmp_path)
+    done = run_anew(*(["--debug", *arguments] if before_command else [*arguments, "--debug"]), cwd=tmp_path)
     assert done.returncode == 1
     assert done.stdout == ""
     assert done.stderr.startswith("Traceback")

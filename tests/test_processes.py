@@ -1,6 +1,5 @@
 """Several processes equal one: two real ones, over gloo, most of them children of a server that has torch loaded."""
 
-import multiprocessing
 import os
 import pickle
 import re
@@ -20,6 +19,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import sparse
 
+from real_process import SERVER
 from scautoimpute import AutoImpute
 from scautoimpute._counts_facts import CountsFacts
 from scautoimpute._stored_counts import StoredCounts
@@ -34,10 +34,6 @@ from scautoimpute.model.settings import Settings
 from scautoimpute.model.state import model_state
 
 pytestmark = pytest.mark.filterwarnings("ignore:training ended at max_epochs", "ignore:held-out deviance")
-SERVER = multiprocessing.get_context("forkserver")
-LIBRARIES = ["torch._dynamo", "torch.distributed", "anndata", "hypothesis", "psutil", "pytest", "safetensors.torch"]
-OURS = ["apply", "autoimpute", "cli.impute", "datasets", "io.write", "model.disk", "model.fit", "tl"]
-SERVER.set_forkserver_preload([*LIBRARIES, *(f"scautoimpute.{name}" for name in OURS)])
 CPU = torch.device("cpu")
 CLOSE = {"rtol": 0, "atol": 1e-3}  # sums in another order, after some steps
 N_CELLS = 161  # batches of 32, and a last one of a single cell
