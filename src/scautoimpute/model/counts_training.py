@@ -28,7 +28,7 @@ from .training import Training, TrainingRecord
 __all__ = ["CountsData", "CountsTraining", "held_out_loss", "train_counts"]
 
 SHOWN = (0.3, 0.9)  # share of a cell's molecules in the input; the rest are the target
-CELLS_PER_BLOCK = 512  # where nothing is learned
+CELLS_PER_BLOCK = 128  # where nothing is learned: as many as where something is, so that memory is used again
 STEPS_BETWEEN = 20  # evaluations of the held-out molecules
 SMALL_GAIN = 0.01  # of what was gained so far, is no reason to go on; checked on ten sets of 140 to 10,000 cells
 
@@ -154,7 +154,7 @@ def train_counts(
             after_step()
         epoch = len(training.record.epochs) + 1
         due = epoch % epochs_between == 0 or epoch == plan.max_epochs
-        error = held_out_loss(training.averaged, data) if due else math.nan
+        error = held_out_loss(training.averaged, data, workspace) if due else math.nan
         training.add_epoch(training.loss_sum / len(cells), error, len(cells))
         training.n_done, training.loss_sum = 0, 0.0
         yield training.record
@@ -198,7 +198,7 @@ def _step(training: CountsTraining, data: CountsData, batch: _Batch, workspace: 
 
 
 @torch.no_grad()
-def held_out_loss(net: Autoencoder | None, data: CountsData) -> float:
+def held_out_loss(net: Autoencoder | None, data: CountsData, workspace: Workspace | None = None) -> float:
     """Negative log-likelihood of a held-out molecule; by the gene frequencies if there is no `net`."""
     total, n_molecules, dtype = 0.0, float(data.stopping.sum()), product_type(data.device)
     own = data.processes.part(len(data.stopping_cells))
@@ -213,6 +213,6 @@ def held_out_loss(net: Autoencoder | None, data: CountsData) -> float:
         else:
             h_BH = hidden_layer(net, data.encoding.encode(data.visible[rows], batch_B), data.encoding.centre_I)
             offset_BG = offsets(net, data.encoding, batch_B)
-            loss = multinomial_loss(h_BH, net.decoder.weight, offset_BG, target, dtype=dtype)
+            loss = multinomial_loss(h_BH, net.decoder.weight, offset_BG, target, dtype=dtype, workspace=workspace)
         total += float(loss) * float(y.sum())
     return float(data.processes.sum(np.array([total]))[0]) / max(n_molecules, 1.0)
