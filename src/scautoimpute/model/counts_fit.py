@@ -3,9 +3,8 @@
 Shape legend: N cells, G genes.
 """
 
-import threading
 from collections.abc import Callable
-from concurrent.futures import CancelledError
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from .checkpoint import Checkpoint
+from .checkpoint import Checkpoint, NetworkFile
 from .counts import EXPERTS, CountsModel, build_network, network_names
 from .counts_inputs import CountsEncoding
 from .counts_staging import Staged, stage
@@ -23,13 +22,12 @@ from .counts_weighing import HeldOutMolecules, weighed
 from .network import Autoencoder, initialise_small
 from .processes import Processes, current
 from .settings import Settings
-from .threads import at_once, each_at_once, threads_for, torch_threads
+from .threads import threads_for, torch_threads
 from .training import TrainingPlan, TrainingRecord
 
 __all__ = ["fit_counts", "n_networks"]
 
 ENCODER_SD = 0.0183
-LARGEST_BATCH = 128
 # What is averaged of few cells. Measured with 1, 3, 5 networks, milli-nats per held-out molecule over the gene mean:
 # Tung (140 cells) 6.65, 6.94, 7.03; Drop-seq (225) 122.4, 124.1, 124.6; Jurkat/293T (338) 55.5, 56.9, 57.2;
 # PBMC 68k (700) 353.0, 354.2, 354.5
@@ -77,9 +75,10 @@ def fit_counts(
     _refuse_nothing_held_out(staged, settings.held_out_share)
     encoding = CountsEncoding.fit(staged.visible, batch_N).to(device)
     data = CountsData(staged.visible, batch_N, encoding, staged.stopping.rows, staged.stopping.cells, processes)
-    names = network_names(n_networks(x.shape[0], settings))
-    n_at_once = at_once(len(names), device) if staging is None and processes.size == 1 else 1
-    trained = _train_all(names, data, settings, rng, on_epoch=on_epoch, checkpoint=checkpoint, n_at_once=n_at_once)
+    trained = {
+        name: _train(data, settings, rng, partial(on_epoch, name), checkpoint.network(name))
+        for name in network_names(n_networks(x.shape[0], settings))
+    }
     cells = staged.weighing.cells
     held_out = HeldOutMolecules(staged.visible[cells], staged.weighing.rows, batch_N[cells])
     even_K, none_2G = np.full(len(EXPERTS), 1 / len(EXPERTS)), torch.zeros(2, x.shape[1], device=device)
@@ -93,60 +92,22 @@ def n_networks(n_cells: int, settings: Settings) -> int:
     return settings.n_networks or (NETWORKS_OF_FEW if n_cells <= FEW_CELLS else 1)
 
 
-def _train_all(
-    names: list[str],
+def _train(
     data: CountsData,
     settings: Settings,
     rng: np.random.Generator,
-    *,
-    on_epoch: OnEpoch,
-    checkpoint: Checkpoint,
-    n_at_once: int,
-) -> dict[str, tuple[Autoencoder, TrainingRecord]]:
-    """Train the networks, several at a time if that is possible: the threads of one wait for each other a lot."""
-    n_values = (settings.batch_size or min(LARGEST_BATCH, data.visible.shape[0])) * data.visible.shape[1]
-    n_threads = max(1, threads_for(n_values, data.device) // n_at_once)
-    seeds = [[int(seed) for seed in rng.integers(2**63, size=2)] for _ in names]
-
-    def train(job: tuple[str, list[int]], stop: threading.Event) -> tuple[Autoencoder, TrainingRecord]:
-        name, seeds_of_one = job
-        training = _begun(data, settings, seeds_of_one)
-        file = checkpoint.network(name)
-        file.load(training)
-        _go_on_together(training, data.processes)
-        if training.record.epochs:
-            on_epoch(name, training.record)
-
-        def after_step() -> None:
-            file.keep(training, now=stop.is_set())
-            if stop.is_set():
-                raise CancelledError
-
-        for record in train_counts(training, data, after_step=after_step, n_at_once=n_at_once):
-            file.keep(training)
-            on_epoch(name, record)
-        file.keep(training)
-        first = training.net.layers[0].weight
-        first.data = first.data.contiguous()  # as a model that was loaded has it
-        return training.net.requires_grad_(False), training.record
-
-    jobs = list(zip(names, seeds, strict=True))
-    if n_at_once == 1:  # in this thread, which Ctrl-C interrupts in mid-step
-        with torch_threads(n_threads):
-            return {job[0]: train(job, threading.Event()) for job in jobs}
-    return dict(zip(names, each_at_once(jobs, train, n_at_once=n_at_once, n_threads=n_threads), strict=True))
-
-
-def _begun(data: CountsData, settings: Settings, seeds: list[int]) -> CountsTraining:
+    on_epoch: Callable[[TrainingRecord], None],
+    file: NetworkFile,
+) -> tuple[Autoencoder, TrainingRecord]:
     n_cells, n_genes = data.visible.shape
-    generator = torch.Generator(data.device).manual_seed(seeds[0])
+    generator = torch.Generator(data.device).manual_seed(int(rng.integers(2**63)))
     net = build_network(n_genes, data.encoding.n_batches, settings.hidden).to(data.device)
     initialise_small(net, generator, encoder_sd=ENCODER_SD)
     first = net.layers[0].weight
     first.data = first.data.t().contiguous().t()  # gene by gene in memory, as the sparse product reads it
     plan = TrainingPlan(
         learning_rate=settings.learning_rate,
-        batch_size=settings.batch_size or min(LARGEST_BATCH, max(16, n_cells // 4)),
+        batch_size=settings.batch_size or min(128, max(16, n_cells // 4)),
         max_epochs=settings.max_epochs,
         min_gain=settings.threshold,
         patience_epochs=10,
@@ -155,9 +116,19 @@ def _begun(data: CountsData, settings: Settings, seeds: list[int]) -> CountsTrai
         averaging=0.99,
         optimizer=settings.optimizer,
     )
-    training = CountsTraining(net, plan, generator, rng=np.random.default_rng(seeds[1]))
+    training = CountsTraining(net, plan, generator, rng=np.random.default_rng(rng.integers(2**63)))
     training.processes = data.processes
-    return training
+    file.load(training)
+    _go_on_together(training, data.processes)
+    if training.record.epochs:
+        on_epoch(training.record)
+    with torch_threads(threads_for(plan.batch_size * n_genes, data.device)):
+        for record in train_counts(training, data, after_step=partial(file.keep, training)):
+            file.keep(training)
+            on_epoch(record)
+    file.keep(training)
+    first.data = first.data.contiguous()  # as a model that was loaded has it
+    return net.requires_grad_(False), training.record
 
 
 def _go_on_together(training: CountsTraining, processes: Processes) -> None:

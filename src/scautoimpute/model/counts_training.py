@@ -130,9 +130,9 @@ class CountsTraining(Training):
 
 
 def train_counts(
-    training: CountsTraining, data: CountsData, *, after_step: Callable[[], None] = lambda: None, n_at_once: int = 1
+    training: CountsTraining, data: CountsData, *, after_step: Callable[[], None] = lambda: None
 ) -> Iterator[TrainingRecord]:
-    """Train a network in place, one of `n_at_once`, from wherever `training` stands; yield the record after each epoch.
+    """Train a network in place, from wherever `training` stands; yield the record after each epoch.
 
     When the iterator is exhausted the network holds the averaged weights of the best epoch on the stopping
     molecules, or zeroed output weights (the gene frequencies alone) if no epoch improved on them.
@@ -149,7 +149,7 @@ def train_counts(
         order = training.order(cells)
         parts = (order[at : at + plan.batch_size] for at in range(training.n_done, len(order), plan.batch_size))
         drawn = (_Batch.drawn(rows, data, training.rng) for rows in parts)
-        for batch in made_ahead(drawn, n_ahead=int(room_beside(data.device, n_at_once))):
+        for batch in made_ahead(drawn, n_ahead=int(room_beside(data.device))):
             training.has_seen(batch, _step(training, data, batch, workspace))
             after_step()
         epoch = len(training.record.epochs) + 1

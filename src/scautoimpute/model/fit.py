@@ -97,20 +97,18 @@ def fit_counts_model(
 
     What is trained on is kept in memory, or where `staging` says.
     """
-    shown = dict.fromkeys(network_names(n_networks(x.shape[0], settings)), 0)
-    with progress_bar(len(shown) * settings.max_epochs, "training (at most)", "epoch") as bar:
+    names, at_most = network_names(n_networks(x.shape[0], settings)), settings.max_epochs
+    with progress_bar(len(names) * at_most, "training (at most)", "epoch") as bar:
 
         def on_epoch(name: str, record: TrainingRecord) -> None:
-            is_over = record.converged or len(record.epochs) == settings.max_epochs
-            n_done = settings.max_epochs if is_over else len(record.epochs)
-            bar.update(n_done - shown[name])
-            shown[name] = n_done
+            bar.update(names.index(name) * at_most + len(record.epochs) - bar.n)
 
         place = None if staging is None else staging.place(x, settings, len(batches))
         kept: dict[str, Any] = {"checkpoint": checkpoint, "staging": place}
         model, scores, records = fit_counts(
             x, batch_N, settings, rng, device, batches=batches, on_epoch=on_epoch, **kept
         )
+        bar.update(bar.total - bar.n)
     converged = all(record.converged for record in records.values())
     rows = [{"network": network, "fold": 0} | epoch for network, r in records.items() for epoch in r.epochs]
     return Outcome(model, pd.DataFrame(rows, columns=COUNTS_COLUMNS), scores, converged)

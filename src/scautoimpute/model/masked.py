@@ -6,6 +6,7 @@ Shape legend: N cells, G genes, V held-out entries, K experts (network variants)
 import math
 import threading
 from collections.abc import Callable, Sequence
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -22,7 +23,7 @@ from .inputs import Encoding
 from .mixture import mixture_weights
 from .network import Activation, Autoencoder, initialise_small
 from .settings import MANY_CELLS, Settings
-from .threads import at_once, each_at_once
+from .threads import torch_threads
 from .training import FoldCells, FoldData, HeldOut, Training, TrainingPlan, TrainingRecord, train_network
 
 if TYPE_CHECKING:
@@ -241,8 +242,9 @@ def train_all(
     jobs = [(fold, variant, int(rng.integers(2**63))) for fold in range(len(data)) for variant in VARIANTS]
     n_cells, device = data[0].shape[0], data[0].encoding.gene_G.device
     product = product_type(device) if n_cells > MANY_CELLS else torch.float32
+    stop = threading.Event()
 
-    def train(job: tuple[int, Variant, int], stop: threading.Event) -> Autoencoder:
+    def train(job: tuple[int, Variant, int]) -> Autoencoder:
         fold, variant, seed = job
         net, generator = variant.start(data[fold], settings, seed)
         training = Training(net, training_plan(variant, settings, n_cells, product), generator)
@@ -259,9 +261,18 @@ def train_all(
         on_end(training.record)
         return net.requires_grad_(False)
 
-    n_at_once = at_once(len(jobs), device)
-    n_threads = 1 if device.type == "cpu" else torch.get_num_threads()
-    networks = each_at_once(jobs, train, n_at_once=n_at_once, n_threads=n_threads)
+    n_threads = torch.get_num_threads()
+    n_at_once, threads_of_each = (n_threads, 1) if device.type == "cpu" else (1, n_threads)
+    with ThreadPoolExecutor(n_at_once) as executor, torch_threads(threads_of_each):
+        try:
+            futures = [executor.submit(train, job) for job in jobs]
+            for future in wait(futures, return_when=FIRST_EXCEPTION).done:
+                future.result()  # a network that fails (its progress cannot be kept) does not wait for the others
+            networks = [future.result() for future in futures]
+        except BaseException:  # Ctrl-C must not wait for the networks that are being trained
+            stop.set()
+            executor.shutdown(cancel_futures=True)
+            raise
     width = len(VARIANTS)
     return [Fold(of.encoding, tuple(networks[i * width : (i + 1) * width])) for i, of in enumerate(data)]
 
