@@ -19,12 +19,13 @@ from scautoimpute.model import counts_fit, counts_staging, thinning
 from scautoimpute.model.checkpoint import Checkpoint
 from scautoimpute.model.counts_inputs import CountsEncoding, batch_frequencies
 from scautoimpute.model.counts_network import Rows, Workspace, hidden_layer, log_shares, multinomial_loss
-from scautoimpute.model.counts_training import CountsData, held_out_loss
+from scautoimpute.model.counts_training import CountsData, CountsTraining, held_out_loss
 from scautoimpute.model.dispersion import DispersionMoments, gamma_posterior
 from scautoimpute.model.mixture import expert_weights
 from scautoimpute.model.network import Autoencoder, initialise_small
 from scautoimpute.model.settings import Settings
 from scautoimpute.model.thinning import split_molecules, thin_values
+from scautoimpute.model.training import TrainingPlan
 
 pytestmark = pytest.mark.filterwarnings("ignore:training ended at max_epochs", "ignore:held-out ")
 CPU = torch.device("cpu")
@@ -47,6 +48,31 @@ def counts():
 @pytest.fixture(scope="module")
 def trained(counts):
     return AutoImpute("counts", hidden=8, max_epochs=30, random_state=0).fit(counts)
+
+
+# ------------------------------------------------------------------------------------------------- when it is over
+
+
+@pytest.mark.parametrize(
+    ("fall", "later", "ends_after"),
+    [
+        (0.1, 0.0004, 10),  # 0.002 in five steps, of 0.5 before
+        (0.1, 0.0015, None),  # too little in each step, not in five
+        (0.001, 0.00001, 10),  # a hundredth, but less than is told from chance
+        (-0.1, -0.1, 5),
+    ],
+)
+def test_training_ends_when_little_is_gained_of_what_was(fall, later, ends_after):
+    """Five steps of one slope, then of another; five steps without progress are the end."""
+    plan = TrainingPlan(learning_rate=0.1, batch_size=8, min_gain=1e-4, patience_epochs=5, patience_steps=(5, 5))
+    training = CountsTraining(Autoencoder(3, 3, (2,)), plan, torch.Generator())
+    training.begin(1.0)
+    for error in 1 - np.cumsum([fall] * 5 + [later] * 60):
+        training.step += 1
+        training.add_epoch(0.5, float(error), 8)
+        if training.record.converged:
+            break
+    assert (training.step if training.record.converged else None) == ends_after
 
 
 # -------------------------------------------------------------------------------------------------------- thinning
