@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import sparse, stats
+from scipy import sparse, special
 
 from .._permutation import permute_columns
 from ._molecules import (
@@ -35,7 +35,7 @@ __all__ = [
 ]
 
 # One-sided 99 % point of the normal distribution.
-Z_99 = float(stats.norm.ppf(0.99))
+Z_99 = float(special.ndtri(0.99))
 _RARE = 0.01  # share of the splits that may call more genes than the limit
 
 
@@ -68,9 +68,11 @@ class NullExpression:
     @property
     def limit_of_splits(self) -> float:
         """99 % point of `share_of_splits` where genes are called as before imputation."""
+        from scipy.stats import betabinom
+
         n_splits, rank = self.after.size, _rank_of_limit(self.after.size)
         # The limit is itself drawn: among as many splits again, those above the rank-th largest are beta-binomial.
-        return float(stats.betabinom.isf(0.01, n_splits, rank, n_splits - rank + 1) / n_splits)
+        return float(betabinom.isf(0.01, n_splits, rank, n_splits - rank + 1) / n_splits)
 
     @property
     def harmful(self) -> bool:
@@ -173,16 +175,18 @@ def wilcoxon(x_NS: FloatArray, halves_HN: NDArray[np.bool_]) -> FloatArray:
     Two-sided, asymptotic, with corrections for ties and continuity, as `scipy.stats.mannwhitneyu`; ranks are the same
     for every way, so that many cost one.
     """
+    from scipy.stats import rankdata
+
     # Differences of rounding are none: a method may return a mean as many numbers that differ in the last bit.
     rounded = x_NS.astype(np.float32)
-    rank_NS = stats.rankdata(np.where(np.ptp(rounded, axis=0) > 1e-6, rounded, 0), axis=0)
+    rank_NS = rankdata(np.where(np.ptp(rounded, axis=0) > 1e-6, rounded, 0), axis=0)
     n, n_H1 = len(rank_NS), halves_HN.sum(axis=1, keepdims=True)
     deviation_HS = halves_HN @ (rank_NS - (n + 1) / 2)
     # Variance of the rank sum, ties included: that of drawing ranks without replacement.
     sd_HS = np.sqrt(n_H1 * (n - n_H1) / n * rank_NS.var(axis=0, ddof=1))
     beyond_HS = np.maximum(np.abs(deviation_HS) - 0.5, 0)
     z_HS = np.divide(beyond_HS, sd_HS, out=np.zeros_like(beyond_HS), where=sd_HS > 0)
-    p_HS: FloatArray = np.where(sd_HS > 0, 2 * stats.norm.sf(z_HS), 1.0)
+    p_HS: FloatArray = np.where(sd_HS > 0, 2 * special.ndtr(-z_HS), 1.0)
     return p_HS
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from scipy import sparse, stats
+from scipy import sparse, special
 
 from ..scales import PER_CELL
 from ._molecules import BoolArray, FloatArray, blocks, checked_molecules, columns_of, thinned, totals
@@ -108,7 +108,7 @@ def rare_pull(
         start = float(_contrast(x, is_rare) @ reference_axis)
     end = _contrast_of_logs(after, is_rare) @ reference_axis
     null = np.array([_split_pull(a, b, reference_axis) for a, b in zip(axes, others, strict=True)])
-    limit = float(stats.t.ppf(0.99, max(1, n_splits - 1)) * null.std(ddof=1)) if n_splits > 1 else 0.0
+    limit = float(special.stdtrit(max(1, n_splits - 1), 0.99) * null.std(ddof=1)) if n_splits > 1 else 0.0
     return RarePull(int(is_rare.sum()), float(1 - end / start) if start > 0 else 0.0, null, limit)
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import sparse, stats
+from scipy import sparse, special
 
 from .._permutation import permute_columns
 from ._molecules import (
@@ -137,11 +137,11 @@ def permuted_correlations(
         n_genes=genes.size,
         n_pairs=before.size,
         null_99=null_99,
-        analytic_99=float(np.tanh(stats.norm.ppf(0.995) / np.sqrt(max(1, x.shape[0] - 3)))),
+        analytic_99=float(np.tanh(special.ndtri(0.995) / np.sqrt(max(1, x.shape[0] - 3)))),
         share_before=float((before > null_99).mean()),
         share_after=float((after > null_99).mean()),
         # Student's t: the spread is estimated from few permutations.
-        limit=float(shares.mean() + stats.t.ppf(0.99, max(1, n_permutations - 1)) * spread),
+        limit=float(shares.mean() + special.stdtrit(max(1, n_permutations - 1), 0.99) * spread),
         before=before,
         after=after,
     )
@@ -181,7 +181,7 @@ class SilentMarkers:
     def harmful(self) -> bool:
         """Whether more pairs are beyond the bound than the 1 % that may be, at 1 %."""
         n_beyond = int((self.levels > self.bound).sum())
-        return bool(self.levels.size and stats.binom.sf(n_beyond - 1, self.levels.size, 0.01) < 0.01)
+        return bool(self.levels.size and special.bdtrc(n_beyond - 1, self.levels.size, 0.01) < 0.01)
 
 
 def silent_markers(

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import stats
+from scipy import special
 
 from ._molecules import (
     BoolArray,
@@ -120,7 +120,7 @@ def correlation_shift(
         before=pair_correlations(columns_of(rates_of(x), genes)),
         after=pair_correlations(np.expm1(columns_of(after, genes))),
         held_out=held_out,
-        limit=float(np.sqrt(np.mean(held_out**2)) + stats.t.ppf(0.99, n_splits - 1) * spread),
+        limit=float(np.sqrt(np.mean(held_out**2)) + special.stdtrit(n_splits - 1, 0.99) * spread),
     )
 
 
@@ -132,7 +132,7 @@ def _reliable(a: Any, b: Any, *, least: float) -> BoolArray:
     variances = [np.asarray(x.multiply(x).sum(axis=0)).ravel() / n_cells - m**2 for x, m in ((a, mean_a), (b, mean_b))]
     scale = np.sqrt(variances[0] * variances[1])
     r_G = np.divide(product_G - mean_a * mean_b, scale, out=np.zeros(a.shape[1]), where=scale > 1e-12)
-    reliable: BoolArray = r_G > max(least, float(stats.norm.ppf(0.99)) / np.sqrt(n_cells))
+    reliable: BoolArray = r_G > max(least, float(special.ndtri(0.99)) / np.sqrt(n_cells))
     return reliable
 
 
@@ -192,7 +192,9 @@ class NeighbourVariance:
     @property
     def limit_below(self) -> float:
         """99 % point of that share: the noise of each gene's counts is its own."""
-        return float(stats.binom.isf(0.01, self.genes.size, 0.5) / self.genes.size)
+        from scipy.stats import binom
+
+        return float(binom.isf(0.01, self.genes.size, 0.5) / self.genes.size)
 
     @property
     def harmful(self) -> bool:

@@ -6,7 +6,6 @@ from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy.stats import rankdata
 
 from ._matrices import Floats, check_shapes, dense
 
@@ -90,6 +89,8 @@ def bulk_similarity(estimate: Any, bulk: ArrayLike, *, kind: ArrayLike) -> dict[
     >>> {name: round(value, 6) for name, value in bulk_similarity(bulk[[0, 0, 1]], bulk, kind=[0, 0, 1]).items()}
     {'cell': 1.0, 'fold_change': 1.0}
     """
+    from scipy.stats import rankdata
+
     cells, samples, of_cell = _shares(dense(estimate)), _shares(dense(bulk)), np.asarray(kind)
     _check_kinds(cells.shape, samples.shape, of_cell)
     of_sample = rankdata(samples, axis=1)
