@@ -38,23 +38,28 @@ _OURS = [
 SERVER.set_forkserver_preload([*_LIBRARIES, *(f"scautoimpute.{name}" for name in _OURS), "real_process"])
 
 
+def _become(folder, arguments, *streams):
+    """Be the command line in `folder`, on one thread, whose streams 1 and 2 are files."""
+    os.chdir(folder)
+    for number, path in enumerate(streams, start=1):
+        with path.open("a") as stream:
+            os.dup2(stream.fileno(), number)
+    torch.set_num_threads(1)
+    sys.argv = ["scautoimpute", *map(str, arguments)]
+
+
 def command(folder, arguments, limits, environment):
     """Run the command line in this process, which is a child; from when `said` is there it may be stopped."""
-    os.chdir(folder)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    with (folder / "said").open("w") as said:
-        os.dup2(said.fileno(), 1)
-        os.dup2(said.fileno(), 2)
+    _become(folder, arguments, folder / "said", folder / "said")
     os.environ.update(environment)
     tempfile.tempdir = None  # as in a new process, which asks the environment
     checkpoint.SECONDS_BETWEEN, checkpoint.LARGEST_SHARE = 0.02, 0.5
-    torch.set_num_threads(1)
     if "--max-memory" in arguments:  # of little data: counted from nothing, for what libraries take varies by more
         nothing = SimpleNamespace(memory_info=lambda: SimpleNamespace(rss=0))
         psutil.Process = lambda: nothing
     for name, limit in limits.items():
         resource.setrlimit(getattr(resource, name), (limit, limit))
-    sys.argv = ["scautoimpute", *map(str, arguments)]
     try:
         signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs have it ignored
         main()
@@ -70,13 +75,8 @@ def start(folder, arguments, *, limits=None, environment=None):
     return process
 
 
-def _command_with_streams(folder, arguments, streams):
-    os.chdir(folder)
-    for number, path in enumerate(streams, start=1):
-        with path.open("w") as stream:
-            os.dup2(stream.fileno(), number)
-    torch.set_num_threads(1)
-    sys.argv = ["scautoimpute", *map(str, arguments)]
+def _command_to_its_end(folder, arguments, *streams):
+    _become(folder, arguments, *streams)
     main()
 
 
@@ -84,7 +84,7 @@ def run(arguments, cwd):
     """Run the command line in `cwd` to its end; return what `subprocess.run` would."""
     with tempfile.TemporaryDirectory() as kept:
         streams = [Path(kept) / name for name in ("stdout", "stderr")]
-        process = SERVER.Process(target=_command_with_streams, args=(cwd, arguments, streams))
+        process = SERVER.Process(target=_command_to_its_end, args=(cwd, arguments, *streams))
         process.start()
         process.join(120)
         return subprocess.CompletedProcess(arguments, process.exitcode, *(stream.read_text() for stream in streams))

@@ -421,7 +421,9 @@ def test_a_bulk_file_without_numbers_is_refused(tmp_path):
 def test_a_file_is_evaluated_without_labels_and_with(tmp_path):
     adata = datasets.simulate(n_cells=60, n_genes=80, random_state=2)
     adata.write_h5ad(tmp_path / "mine.h5ad")
-    results = evaluate(tmp_path / "mine.h5ad", output=tmp_path / "a", methods=["none", "alra"], seeds=1)
+    results = evaluate(
+        tmp_path / "mine.h5ad", output=tmp_path / "a", methods=["none", "gene_cell_bias", "alra"], seeds=2
+    )
     assert {cell["experiment"] for cell in results["cells"]} == {"molecules", "recovery", "structure"}
     assert "no labels were given" in results["recommendation"]
     assert "ARI" not in results["recommendation"].split("The rule.")[0]

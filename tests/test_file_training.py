@@ -456,7 +456,7 @@ UNDER_A_LIMIT = """
     small = folder / f"small_{way}.h5ad"
     sai.impute_file(folder / "small.h5ad", output=small, model=sai.AutoImpute("counts", **options))
     status = dict(line.split(":") for line in Path("/proc/self/status").read_text().splitlines())
-    allowed = int(status["VmData"].split()[0]) * 1024 + 240_000_000  # 40 MB for the heap of the other thread
+    allowed = int(status["VmData"].split()[0]) * 1024 + 200_000_000
     resource.setrlimit(resource.RLIMIT_DATA, (allowed, allowed))
     model = sai.AutoImpute("counts", **options)
     try:

@@ -250,13 +250,12 @@ def _block(packed: _Packed, start: int, stop: int, given: Any) -> Any:
 def _made_ready(packed: _Packed) -> _Ready:
     """Return what is kept from block to block; a block begun before its pass ended, and late, leaves nothing open."""
     with _opening:
-        if packed.token in _ended:
-            return _Ready(pickle.loads(packed.job))
-        if packed.token not in _ready:
-            _ready[packed.token] = _Ready(pickle.loads(packed.job))
+        ready = _ready.get(packed.token) or _Ready(pickle.loads(packed.job))
+        if packed.token not in _ended:
+            _ready[packed.token] = ready
             while len(_ready) > MOST_READY:
                 _ready.popitem(last=False)
-        return _ready[packed.token]
+        return ready
 
 
 def _close(token: str) -> None:

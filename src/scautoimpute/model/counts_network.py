@@ -152,7 +152,7 @@ class _MultinomialLoss(torch.autograd.Function):
         h, weight = h_BH.to(dtype), weight_GH.to(dtype)
         product_BG = torch.mm(h, weight.t(), out=workspace.take("product", shape, dtype, device))
         logit_BG = workspace.take("logit", shape, torch.float32, device).copy_(product_BG).add_(offset_BG)
-        share_BG = torch.softmax(logit_BG, 1, out=workspace.take("share", shape, torch.float32, device))
+        share_BG = torch.softmax(logit_BG, 1, out=logit_BG)
         position_Z, total = y.positions, y.value_Z.sum().clamp(min=1)
         loss = -(y.value_Z * share_BG.view(-1)[position_Z].clamp(min=SMALLEST_SHARE).log()).sum() / total
         n_B = torch.segment_reduce(y.value_Z, "sum", offsets=y.start_B1, initial=0.0)

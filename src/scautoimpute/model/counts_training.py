@@ -82,8 +82,9 @@ class CountsTraining(Training):
         return self.counted_error - max(self.plan.min_gain, SMALL_GAIN * (self.base_error - self.best_error))
 
     def begin(self, error: float) -> None:
-        """Note the held-out loss of the gene frequencies."""
-        self.best_error = self.base_error = self.counted_error = error
+        """As in `Training`, of the gene frequencies."""
+        super().begin(error)
+        self.base_error = self.counted_error = error
 
     def add_epoch(self, loss: float, error: float, n_cells: int) -> None:
         """As in `Training`; small gains count when they have come to a large one."""

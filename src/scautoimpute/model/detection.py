@@ -160,7 +160,7 @@ def _train(
     net, plan, generator = training.net, training.plan, training.generator
     n_cells = len(known_NG)
     if not training.record.epochs:
-        training.best_error = _loss(model, None, seen, data.stopping)
+        training.begin(_loss(model, None, seen, data.stopping))
     while not training.is_over:
         order = torch.randperm(n_cells, generator=generator, device=known_NG.device)
         total = 0.0

@@ -162,6 +162,10 @@ class Training:
         diverged = bool(epochs) and not math.isfinite(epochs[-1]["loss"])
         return self.record.converged or diverged or len(epochs) >= self.plan.max_epochs
 
+    def begin(self, error: float) -> None:
+        """Note the held-out error of the base, before the first step."""
+        self.best_error = error
+
     def take_step(self, loss: Tensor, *, weight: float = 1.0) -> float:
         """Move the weights down the gradient of `loss`, and their running mean after them; return its value.
 
@@ -249,7 +253,7 @@ def train_network(training: Training, data: FoldCells) -> Iterator[TrainingRecor
     net, plan, generator = training.net, training.plan, training.generator
     evaluate = _Evaluator(data, plan.product)
     if not training.record.epochs:
-        training.best_error = evaluate(None)
+        training.begin(evaluate(None))
     n_cells, noise_variance = data.shape[0], data.encoding.base.noise_sd**2
     while not training.is_over:
         order = torch.randperm(n_cells, generator=generator, device=generator.device)
