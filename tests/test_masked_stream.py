@@ -1,5 +1,6 @@
 """The masked objective on many cells: blocks in place of the whole, from memory or a file, with the same result."""
 
+import itertools
 import subprocess
 import sys
 import textwrap
@@ -21,11 +22,12 @@ from scautoimpute._staging import Staging
 from scautoimpute.io.matrix import row_blocks
 from scautoimpute.io.stream import open_cells
 from scautoimpute.metrics.recovery import gene_cell_bias, gene_mean
-from scautoimpute.model import masked, masked_store
+from scautoimpute.model import masked_store, masked_training
 from scautoimpute.model.base import fit_base, fit_base_by
 from scautoimpute.model.base_sums import BlockSums, EntrySums, gene_cell_effects
 from scautoimpute.model.inputs import Encoding
 from scautoimpute.model.masked_store import FoldStore, stage_folds
+from scautoimpute.model.masked_training import LARGEST_GAIN, VARIANTS
 from scautoimpute.model.settings import MANY_CELLS, Settings
 from scautoimpute.model.training import FoldData, output_of
 from scautoimpute.pp import processed_matrix
@@ -180,15 +182,17 @@ def test_what_was_chosen_does_not_depend_on_the_number_of_cells():
 
 def test_an_epoch_of_many_steps_has_to_bring_more():
     resolved = Settings.resolve(objective="masked", preset=None, threshold=1e-4)
-    for n_cells, gain in ((300, 1e-4), (MANY_CELLS, 1e-4), (76_800, 2e-3), (10**7, masked.LARGEST_GAIN)):
+    for n_cells, gain in ((300, 1e-4), (MANY_CELLS, 1e-4), (76_800, 2e-3), (10**7, LARGEST_GAIN)):
         settings = resolved.for_cells(n_cells) if n_cells <= MANY_CELLS else replace(resolved, batch_size=256)
-        assert masked.training_plan(masked.VARIANTS[0], settings, n_cells).min_gain == pytest.approx(gain)
+        assert masked_training.training_plan(masked_training.VARIANTS[0], settings, n_cells).min_gain == pytest.approx(
+            gain
+        )
 
 
 @pytest.mark.parametrize("product", [torch.float32, torch.bfloat16])
 def test_products_in_another_type_give_the_same_but_for_rounding(log2, product):
     data = FoldData(torch.tensor(log2[:200].toarray()), Encoding.fit(log2, fit_base(log2)), None)
-    net, _ = masked.VARIANTS[0].start(data, Settings.resolve(objective="masked", preset=None, hidden=16), 0)
+    net, _ = VARIANTS[0].start(data, (16,), 0)
     torch.nn.init.normal_(net.decoder.weight, std=0.1, generator=torch.Generator().manual_seed(0))
     encoded = data.encoding.encode(*data.batch(torch.arange(200)), data.batch(torch.arange(200))[1])
     y_BG = output_of(net, encoded, product)
@@ -279,21 +283,64 @@ def test_where_entries_are_kept_makes_no_difference(adata, forms, tmp_path, monk
         torch.testing.assert_close(one, other, rtol=0, atol=0)
 
 
+@pytest.fixture
+def compared_early(monkeypatch):
+    """Variants are compared after the first epoch of four, the worse is left behind by however little it is."""
+    monkeypatch.setattr(masked_training, "STEPS_TO_COMPARE", 1)
+    monkeypatch.setattr(masked_training, "TOO_FAR_BEHIND", 0.0)
+    return QUICK | {"max_epochs": 4}
+
+
+def test_a_variant_that_is_far_behind_is_not_gone_on_with(log2, request):
+    both = AutoImpute("masked", **QUICK).fit(log2)  # neither is, where 1500 steps are not reached
+    model = AutoImpute("masked", **request.getfixturevalue("compared_early")).fit(log2)
+    assert both.history_.groupby("network").size().tolist() == [2, 2]
+    first = both.history_[both.history_.epoch == 1].set_index("network").held_out_rmse
+    better, worse = first.idxmin(), first.idxmax()
+    epochs = model.history_.groupby("network")
+    assert epochs.size().to_dict() == {better: 4, worse: 1}
+    assert epochs.held_out_rmse.first().to_dict() == pytest.approx(first.to_dict())
+    names = [variant.name for variant in VARIANTS]
+    assert all(p.isfinite().all() for p in model.model_.folds[0].networks[names.index(worse)].parameters())
+
+
+@pytest.mark.parametrize("n_epochs_before", [1, 2, 4])
+def test_it_is_left_behind_in_a_run_that_is_gone_on_with(log2, compared_early, tmp_path, monkeypatch, n_epochs_before):
+    whole = AutoImpute("masked", **compared_early).fit(log2)
+    monkeypatch.setattr("scautoimpute.model.checkpoint.SECONDS_BETWEEN", 0.0)
+    going_on, left = masked_training.train_network, itertools.count(1)
+
+    def stop_early(training, data):
+        for record in going_on(training, data):
+            if next(left) > n_epochs_before:
+                raise KeyboardInterrupt
+            yield record
+
+    with monkeypatch.context() as stopping:
+        stopping.setattr(masked_training, "train_network", stop_early)
+        with pytest.raises(KeyboardInterrupt):
+            AutoImpute("masked", **compared_early).fit(log2, checkpoint=tmp_path / "progress")
+    other = AutoImpute("masked", **compared_early).fit(log2, checkpoint=tmp_path / "progress")
+    pd.testing.assert_frame_equal(other.history_, whole.history_)
+    for one, another in zip(parameters_of(other), parameters_of(whole), strict=True):
+        torch.testing.assert_close(one, another, rtol=0, atol=0)
+
+
 def test_many_cells_go_on_from_a_checkpoint(log2, tmp_path, monkeypatch):
     whole = AutoImpute("masked", **QUICK).fit(log2)
     monkeypatch.setattr("scautoimpute.model.checkpoint.SECONDS_BETWEEN", 0.0)
     halves = [AutoImpute("masked", **QUICK) for _ in range(2)]
-    stopped = masked.train_network
+    stopped = masked_training.train_network
 
     def stop_early(training, data):
         for record in stopped(training, data):
             yield record
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(masked, "train_network", stop_early)
+    monkeypatch.setattr(masked_training, "train_network", stop_early)
     with pytest.raises(KeyboardInterrupt):
         halves[0].fit(log2, checkpoint=tmp_path / "progress")
-    monkeypatch.setattr(masked, "train_network", stopped)
+    monkeypatch.setattr(masked_training, "train_network", stopped)
     halves[1].fit(log2, checkpoint=tmp_path / "progress")
     for one, other in zip(parameters_of(halves[1]), parameters_of(whole), strict=True):
         torch.testing.assert_close(one, other, rtol=0, atol=0)

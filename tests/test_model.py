@@ -367,6 +367,18 @@ def trained(data, **plan):
     return net, record
 
 
+@pytest.mark.parametrize(("gains_add_up", "at_last_gain"), [(False, 1), (True, 4)])
+def test_small_falls_of_the_error_add_up_where_asked(gains_add_up, at_last_gain):
+    plan = TrainingPlan(learning_rate=1e-2, batch_size=16, min_gain=0.01, gains_add_up=gains_add_up)
+    training = Training(Autoencoder(80, 40, (8,), n_side=2), plan, torch.Generator())
+    training.begin(1.0)
+    for error in (0.98, 0.976, 0.973, 0.970, 0.968):  # the first falls by 1 % at once, the three after it together
+        training.step += 1
+        training.add_epoch(0.5, error, 16)
+    assert training.last_gain == at_last_gain
+    assert training.best_error == 0.968
+
+
 def test_network_that_cannot_help_ends_as_the_base():
     x = structured()
     rows, columns = (where[:30] for where in np.nonzero(x.toarray() == 0))

@@ -45,7 +45,7 @@ class CountedProducts(torch.utils._python_dispatch.TorchDispatchMode):
 
 
 def test_the_multiply_adds_of_a_masked_step_are_those_that_torch_carries_out(benchmark):
-    from scautoimpute.model.masked import VARIANTS
+    from scautoimpute.model.masked_training import VARIANTS
 
     n_cells, n_genes, hidden = 12, 20, 7
     network = VARIANTS[0].build(n_genes, (hidden,))

@@ -26,7 +26,8 @@ _AS_THEY_ARE = {
 def named_weights(model: "MaskedModel | PaperModel | CountsModel") -> dict[str, float]:
     """Weight of each expert (counts) or network (masked) in the mixture; none with `preset="paper"`."""
     from .model.counts import EXPERTS, CountsModel
-    from .model.masked import VARIANTS, MaskedModel
+    from .model.masked import MaskedModel
+    from .model.masked_training import VARIANTS
 
     if isinstance(model, CountsModel):
         return dict(zip(EXPERTS, model.weights_K.tolist(), strict=True))

@@ -62,19 +62,18 @@ class CountsTraining(Training):
         The generator, which is ahead of what has been trained on.
     n_done, loss_sum
         Cells that the epoch under way has seen, and the sum of their losses.
-    base_error, counted_error
-        Held-out loss before the training, and when it had last fallen enough.
+    base_error
+        Held-out loss before the training.
     """
 
     rng: np.random.Generator = field(default_factory=np.random.default_rng)
     n_done: int = 0
     loss_sum: float = 0.0
     base_error: float = math.inf
-    counted_error: float = math.inf
     _epoch_began: dict[str, Any] = field(default_factory=dict)  # state of the generator
     _seen_to: dict[str, Any] = field(default_factory=dict)  # that after the last batch that was trained on
     error_name: ClassVar[str] = "held_out_loss"
-    _NUMBERS: ClassVar[tuple[str, ...]] = ("n_done", "loss_sum", "base_error", "counted_error")
+    _NUMBERS: ClassVar[tuple[str, ...]] = (*Training._NUMBERS, "n_done", "loss_sum", "base_error")
 
     @property
     def to_beat(self) -> float:
@@ -84,14 +83,7 @@ class CountsTraining(Training):
     def begin(self, error: float) -> None:
         """As in `Training`, of the gene frequencies."""
         super().begin(error)
-        self.base_error = self.counted_error = error
-
-    def add_epoch(self, loss: float, error: float, n_cells: int) -> None:
-        """As in `Training`; small gains count when they have come to a large one."""
-        counts = error < self.to_beat
-        super().add_epoch(loss, error, n_cells)
-        if counts:
-            self.counted_error = error
+        self.base_error = error
 
     def order(self, cells: NDArray[np.intp]) -> NDArray[np.intp]:
         """Order of the cells in the epoch under way: the same after a stop within it."""
@@ -114,7 +106,6 @@ class CountsTraining(Training):
     def state(self) -> tuple[dict[str, dict[str, Tensor]], dict[str, Any]]:
         """As in `Training`, and where in an epoch it is, with the states of the generator."""
         tensors, values = super().state()
-        values |= {name: getattr(self, name) for name in self._NUMBERS}
         values |= {
             "rng": json.dumps(self._seen_to or self.rng.bit_generator.state),
             "epoch_began": json.dumps(self._epoch_began),
@@ -126,8 +117,6 @@ class CountsTraining(Training):
         super().load_state(tensors, values)
         self.rng.bit_generator.state = self._seen_to = json.loads(values["rng"])
         self._epoch_began = json.loads(values["epoch_began"])
-        for name in self._NUMBERS:
-            setattr(self, name, values[name])
 
 
 def train_counts(

@@ -22,7 +22,8 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 from .base import fit_base
 from .checkpoint import Checkpoint
 from .inputs import Encoding, corrupt
-from .masked import MAX_STOPPING_CELLS, VARIANTS, training_plan
+from .masked import MAX_STOPPING_CELLS
+from .masked_training import VARIANTS, training_plan
 from .network import Autoencoder
 from .settings import Settings
 from .training import FoldData, HeldOut, Training, TrainingRecord
@@ -114,7 +115,7 @@ def fit_detection(
     seen = visible[cells]
     encoding = Encoding.fit(visible, fit_base(visible)).to(device)
     data = FoldData(torch.as_tensor(x_NG, device=device), encoding, stopping)
-    network, generator = DETECTION_NETWORK.start(data, settings, int(rng.integers(2**63)))
+    network, generator = DETECTION_NETWORK.start(data, settings.hidden, int(rng.integers(2**63)))
     logit_G = torch.as_tensor(np.log(rate_G / (1 - rate_G)), dtype=torch.float32, device=device)
     model = DetectionModel(encoding, logit_G, 1 - settings.held_out_share, network, {})
     training = Training(network, training_plan(DETECTION_NETWORK, settings, x.shape[0]), generator)

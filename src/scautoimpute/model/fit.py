@@ -18,9 +18,10 @@ from .counts import CountsModel, network_names
 from .counts_fit import fit_counts, n_networks
 from .counts_store import CountsRows
 from .detection import fit_detection
-from .masked import VARIANTS, HeldOutPrediction, MaskedModel, fit_masked
+from .masked import HeldOutPrediction, MaskedModel, fit_masked
 from .masked_many import fit_masked_many
 from .masked_store import LogRows, in_memory
+from .masked_training import VARIANTS
 from .paper import PaperModel, fit_paper
 from .settings import MANY_CELLS, Settings
 from .training import TrainingRecord

@@ -3,10 +3,6 @@
 Shape legend: N cells, G genes, V held-out entries, K experts (network variants).
 """
 
-import math
-import threading
-from collections.abc import Callable, Sequence
-from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -18,72 +14,19 @@ from torch import Tensor
 
 from .base import TwoWayBase, fit_base
 from .checkpoint import Checkpoint
-from .counts_network import product_type
 from .inputs import Encoding
+from .masked_training import OnEnd, OnEpoch, train_all
 from .mixture import mixture_weights
-from .network import Activation, Autoencoder, initialise_small
-from .settings import MANY_CELLS, Settings
-from .threads import torch_threads
-from .training import FoldCells, FoldData, HeldOut, Training, TrainingPlan, TrainingRecord, train_network
+from .network import Autoencoder
+from .settings import Settings
+from .training import FoldData, HeldOut
 
 if TYPE_CHECKING:
     from .detection import DetectionModel
 
-__all__ = [
-    "VARIANTS",
-    "Fold",
-    "HeldOutPrediction",
-    "MaskedModel",
-    "Variant",
-    "fit_masked",
-    "train_all",
-    "training_plan",
-    "weighed",
-]
+__all__ = ["Fold", "HeldOutPrediction", "MaskedModel", "fit_masked", "weighed"]
 
-N_SIDE = 2
 MAX_STOPPING_CELLS = 2000
-# An epoch of many cells has many steps, of which more is asked: the fall of the error that counts as progress is that
-# of 15 steps, an epoch of some thousand cells
-STEPS_OF_GAIN, LARGEST_GAIN = 15, 0.01
-OnEpoch = Callable[[str, int, TrainingRecord], None]
-OnEnd = Callable[[TrainingRecord], None]
-
-
-@dataclass(frozen=True)
-class Variant:
-    """One expert's network.
-
-    The plain sigmoid starts at ½ in every unit, which the decoder turns into a gene effect: good where genes are
-    well observed, a source of noise where they are not. The centred one without decoder bias cannot do that.
-    Both are trained; held-out entries decide.
-    """
-
-    name: str
-    activation: Activation
-    decoder_bias: bool
-    encoder_sd: float
-    relative_rate: float
-
-    def build(self, n_genes: int, hidden: tuple[int, ...]) -> Autoencoder:
-        """Network with uninitialised weights: residuals and mask in, correction to the base out."""
-        return Autoencoder(
-            2 * n_genes, n_genes, hidden, activation=self.activation, decoder_bias=self.decoder_bias, n_side=N_SIDE
-        )
-
-    def start(self, data: FoldCells, settings: Settings, seed: int) -> tuple[Autoencoder, torch.Generator]:
-        """Initialised network on the device of `data`, and the generator that training goes on with."""
-        device = data.encoding.gene_G.device
-        generator = torch.Generator(device).manual_seed(seed)
-        net = self.build(data.shape[1], settings.hidden).to(device)
-        initialise_small(net, generator, encoder_sd=self.encoder_sd)
-        return net, generator
-
-
-VARIANTS = (
-    Variant("sigmoid", "sigmoid", decoder_bias=True, encoder_sd=0.0315, relative_rate=1.0),
-    Variant("centred", "centred_sigmoid", decoder_bias=False, encoder_sd=0.063, relative_rate=2 / 3),
-)
 
 
 @dataclass(frozen=True)
@@ -192,8 +135,9 @@ def fit_masked(
         FoldData(torch.as_tensor(seen.toarray(), device=device), encoding, stopping)
         for seen, encoding, (stopping, _) in zip(visible, encodings, halves, strict=True)
     ]
-    folds = train_all(data, settings, rng, on_epoch=on_epoch, on_end=on_end, checkpoint=checkpoint or Checkpoint())
-    return weighed(fit_base(x), folds, [scored for _, scored in halves], visible)
+    checkpoint = checkpoint or Checkpoint()
+    networks = train_all(data, settings, rng, on_epoch=on_epoch, on_end=on_end, checkpoint=checkpoint)
+    return weighed(fit_base(x), [*map(Fold, encodings, networks)], [scored for _, scored in halves], visible)
 
 
 def assign_folds(n_observed: int, settings: Settings, rng: np.random.Generator) -> NDArray[np.int8]:
@@ -227,71 +171,6 @@ def _of_some_cells(held_out: HeldOut, rng: np.random.Generator) -> HeldOut:
         return held_out
     chosen = np.isin(held_out.rows, rng.choice(cells, MAX_STOPPING_CELLS, replace=False))
     return HeldOut(held_out.rows[chosen], held_out.columns[chosen], held_out.values[chosen])
-
-
-def train_all(
-    data: Sequence[FoldCells],
-    settings: Settings,
-    rng: np.random.Generator,
-    *,
-    on_epoch: OnEpoch,
-    on_end: OnEnd,
-    checkpoint: Checkpoint,
-) -> list[Fold]:
-    """Train every variant on every fold; on the CPU as many at a time as torch has threads, one thread each."""
-    jobs = [(fold, variant, int(rng.integers(2**63))) for fold in range(len(data)) for variant in VARIANTS]
-    n_cells, device = data[0].shape[0], data[0].encoding.gene_G.device
-    product = product_type(device) if n_cells > MANY_CELLS else torch.float32
-    stop = threading.Event()
-
-    def train(job: tuple[int, Variant, int]) -> Autoencoder:
-        fold, variant, seed = job
-        net, generator = variant.start(data[fold], settings, seed)
-        training = Training(net, training_plan(variant, settings, n_cells, product), generator)
-        file = checkpoint.network(f"fold{fold}-{variant.name}")
-        file.load(training)
-        if training.record.epochs:
-            on_epoch(variant.name, fold, training.record)
-        for record in train_network(training, data[fold]):
-            file.keep(training, now=stop.is_set())
-            on_epoch(variant.name, fold, record)
-            if stop.is_set():
-                return net
-        file.keep(training)
-        on_end(training.record)
-        return net.requires_grad_(False)
-
-    n_threads = torch.get_num_threads()
-    n_at_once, threads_of_each = (n_threads, 1) if device.type == "cpu" else (1, n_threads)
-    with ThreadPoolExecutor(n_at_once) as executor, torch_threads(threads_of_each):
-        try:
-            futures = [executor.submit(train, job) for job in jobs]
-            for future in wait(futures, return_when=FIRST_EXCEPTION).done:
-                future.result()  # a network that fails (its progress cannot be kept) does not wait for the others
-            networks = [future.result() for future in futures]
-        except BaseException:  # Ctrl-C must not wait for the networks that are being trained
-            stop.set()
-            executor.shutdown(cancel_futures=True)
-            raise
-    width = len(VARIANTS)
-    return [Fold(of.encoding, tuple(networks[i * width : (i + 1) * width])) for i, of in enumerate(data)]
-
-
-def training_plan(
-    variant: Variant, settings: Settings, n_cells: int, product: torch.dtype = torch.float32
-) -> TrainingPlan:
-    """How long and how fast to train a variant, and in which type to multiply."""
-    batch_size = settings.batch_size or min(64, max(8, n_cells // 4))
-    epochs_of_few = math.ceil(n_cells / batch_size) / STEPS_OF_GAIN if n_cells > MANY_CELLS else 1.0
-    return TrainingPlan(
-        learning_rate=settings.learning_rate * variant.relative_rate,
-        batch_size=batch_size,
-        max_epochs=settings.max_epochs,
-        min_gain=min(settings.threshold * max(1.0, epochs_of_few), LARGEST_GAIN),
-        weight_decay=settings.l2,
-        optimizer=settings.optimizer,
-        product=product,
-    )
 
 
 def weighed(

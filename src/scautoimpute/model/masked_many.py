@@ -18,8 +18,9 @@ from .base_sums import BlockSums, gene_cell_effects
 from .checkpoint import Checkpoint
 from .counts_staging import SampledCells
 from .inputs import Encoding
-from .masked import HeldOutPrediction, MaskedModel, OnEnd, OnEpoch, train_all, weighed
+from .masked import Fold, HeldOutPrediction, MaskedModel, weighed
 from .masked_store import LogRows, StagedFold, StoredFold, stage_folds
+from .masked_training import OnEnd, OnEpoch, train_all
 from .settings import Settings
 from .training import HeldOut
 
@@ -64,13 +65,13 @@ def fit_masked_many(
         StoredFold(fold.store, encoding, _held_out(fold.stopping))
         for fold, encoding in zip(staged, encodings, strict=True)
     ]
-    folds = train_all(data, settings, rng, on_epoch=on_epoch, on_end=on_end, checkpoint=checkpoint)
+    networks = train_all(data, settings, rng, on_epoch=on_epoch, on_end=on_end, checkpoint=checkpoint)
     visible = [fold.store.visible(fold.scored.cells) for fold in staged]
     scoring = [_held_out(fold.scored, among_them=True) for fold in staged]
     base = fit_base_by(BlockSums(staged[0].store.whole_blocks, x.shape[1]))
     floors = [_floors(*pair) for pair in zip(staged, sums, strict=True)]
     together = {name: np.concatenate([of_fold[name] for of_fold in floors]) for name in floors[0]}
-    return weighed(base, folds, scoring, visible, together)
+    return weighed(base, [*map(Fold, encodings, networks)], scoring, visible, together)
 
 
 def _held_out(sample: SampledCells, *, among_them: bool = False) -> HeldOut:

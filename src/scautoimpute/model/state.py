@@ -12,7 +12,8 @@ from .counts import EXPERTS, CountsModel, build_network, network_names
 from .counts_inputs import CountsEncoding
 from .detection import DETECTION_NETWORK, DetectionModel
 from .inputs import Encoding
-from .masked import VARIANTS, Fold, MaskedModel
+from .masked import Fold, MaskedModel
+from .masked_training import VARIANTS
 from .network import Autoencoder
 from .paper import PaperModel
 from .settings import MOST_NETWORKS, Settings

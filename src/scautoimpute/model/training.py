@@ -90,6 +90,7 @@ class TrainingPlan:
     batch_size: int
     max_epochs: int = 150
     min_gain: float = 2e-4  # relative fall of the held-out error that counts as progress
+    gains_add_up: bool = False  # whether small falls count when they have come to that, or each has to be as large
     patience_epochs: int = 6
     patience_steps: tuple[int, int] = (120, 1200)  # at least and at most so many steps in those epochs
     weight_decay: float = 0.01
@@ -123,6 +124,8 @@ class Training:
         The network whose weights are a running mean of those of `net`.
     best, best_error
         Averaged weights of the best epoch, None while there is none better than the base, and its held-out error.
+    counted_error
+        Held-out error when it had last fallen enough.
     step, last_gain
         Steps done, and at which of them the error had last fallen enough.
     finished
@@ -137,11 +140,13 @@ class Training:
     record: TrainingRecord = field(default_factory=TrainingRecord)
     best: dict[str, Tensor] | None = None
     best_error: float = math.inf
+    counted_error: float = math.inf
     step: int = 0
     last_gain: int = 0
     finished: bool = False
     processes: Processes = ALONE
     error_name: ClassVar[str] = "held_out_rmse"
+    _NUMBERS: ClassVar[tuple[str, ...]] = ("best_error", "counted_error", "step", "last_gain")
 
     def __post_init__(self) -> None:
         plan, parameters = self.plan, self.net.parameters()
@@ -153,7 +158,7 @@ class Training:
     @property
     def to_beat(self) -> float:
         """Held-out error below which an epoch counts as progress."""
-        return self.best_error * (1 - self.plan.min_gain)
+        return (self.counted_error if self.plan.gains_add_up else self.best_error) * (1 - self.plan.min_gain)
 
     @property
     def is_over(self) -> bool:
@@ -164,7 +169,7 @@ class Training:
 
     def begin(self, error: float) -> None:
         """Note the held-out error of the base, before the first step."""
-        self.best_error = error
+        self.best_error = self.counted_error = error
 
     def take_step(self, loss: Tensor, *, weight: float = 1.0) -> float:
         """Move the weights down the gradient of `loss`, and their running mean after them; return its value.
@@ -184,7 +189,7 @@ class Training:
         epoch = len(self.record.epochs) + 1
         self.record.epochs.append({"epoch": epoch, "loss": loss, self.error_name: error})
         if error < self.to_beat:
-            self.last_gain = self.step
+            self.last_gain, self.counted_error = self.step, error
         if error < self.best_error:
             self.best, self.best_error = copy.deepcopy(self.averaged.state_dict()), error
             self.record.best_epoch = epoch
@@ -200,7 +205,7 @@ class Training:
         values = {"record": asdict(self.record), "finished": self.finished}
         tensors = {"net": self.net.state_dict()}
         if not self.finished:
-            values |= {name: getattr(self, name) for name in ("best_error", "step", "last_gain")}
+            values |= {name: getattr(self, name) for name in self._NUMBERS}
             tensors |= {
                 "averaged": self.averaged.state_dict(),
                 "best": self.best or {},
@@ -219,7 +224,8 @@ class Training:
         self.best = tensors.get("best") or None
         load_optimizer(self.optimizer, tensors["optimizer"])
         self.generator.set_state(tensors["generator"]["state"])
-        self.best_error, self.step, self.last_gain = (values[n] for n in ("best_error", "step", "last_gain"))
+        for name in self._NUMBERS:
+            setattr(self, name, values[name])
 
 
 class _Evaluator:
