@@ -309,7 +309,7 @@ def test_a_child_that_is_killed_costs_its_own_cell(folder, tmp_path):
     program = (
         "from scautoimpute.evaluation import reproduce\n"
         f"reproduce({str(folder)!r}, output={str(output)!r}, methods=['none', 'autoimpute-paper'], jobs=1, seeds=1,"
-        "          datasets=['typed', 'untyped'], experiments=['recovery'], time_limit=10)"
+        "          datasets=['typed', 'untyped'], experiments=['recovery'], time_limit=5)"
     )
     run = subprocess.Popen([sys.executable, "-c", program])
     victim = wait_for(lambda: len(list(output.glob("cells/*.json"))) == 2 and workers_of(run.pid))[0]

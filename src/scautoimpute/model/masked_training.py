@@ -162,8 +162,10 @@ def train_all(
     jobs = [job for of_fold in folds for job in of_fold]
     if many:
         _run(jobs, device, n_steps=STEPS_TO_COMPARE, share_threads=True)
-        for of_fold in folds:
-            _leave_behind(of_fold)
+        behind = [job for of_fold in folds for job in _far_behind(of_fold)]
+        for job in behind:
+            job.record.converged = True
+        _run(behind, device, share_threads=True)  # which ends them with what they have learned
     _run([job for job in jobs if job.network is None], device, share_threads=many)
     return [tuple(job.network for job in of_fold if job.network is not None) for of_fold in folds]
 
@@ -187,12 +189,9 @@ def _run(jobs: Sequence[_Job], device: torch.device, *, n_steps: float = math.in
             raise
 
 
-def _leave_behind(of_fold: Sequence[_Job]) -> None:
-    """End the trainings that are far behind the best of their fold; they keep what they have learned."""
+def _far_behind(of_fold: Sequence[_Job]) -> list[_Job]:
     errors = [job.error_after(STEPS_TO_COMPARE) for job in of_fold]
-    for job, error in zip(of_fold, errors, strict=True):
-        if error > min(errors) * (1 + TOO_FAR_BEHIND):
-            job.record.converged = True
+    return [j for j, error in zip(of_fold, errors, strict=True) if error > min(errors) * (1 + TOO_FAR_BEHIND)]
 
 
 def training_plan(

@@ -27,7 +27,6 @@ __all__ = [
     "Training",
     "TrainingPlan",
     "TrainingRecord",
-    "average_weights",
     "output_of",
     "train_network",
 ]
@@ -149,10 +148,11 @@ class Training:
     _NUMBERS: ClassVar[tuple[str, ...]] = ("best_error", "counted_error", "step", "last_gain")
 
     def __post_init__(self) -> None:
-        plan, parameters = self.plan, self.net.parameters()
+        plan, self._parameters = self.plan, tuple(self.net.parameters())
         self.averaged = copy.deepcopy(self.net).requires_grad_(False)
+        self._averages = tuple(self.averaged.parameters())
         self.optimizer = make_optimizer(
-            plan.optimizer, parameters, lr=plan.learning_rate, weight_decay=plan.weight_decay
+            plan.optimizer, self._parameters, lr=plan.learning_rate, weight_decay=plan.weight_decay
         )
 
     @property
@@ -178,10 +178,12 @@ class Training:
         """
         self.optimizer.zero_grad()
         loss.backward()
-        loss = self.processes.mean(loss, self.net.parameters(), weight)
+        loss = self.processes.mean(loss, self._parameters, weight)
         self.optimizer.step()
         self.step += 1
-        average_weights(self.averaged, self.net, min(self.plan.averaging, 1 - 1 / (self.step + 1)))
+        decay = min(self.plan.averaging, 1 - 1 / (self.step + 1))
+        with torch.no_grad():
+            torch._foreach_lerp_(self._averages, self._parameters, 1 - decay)
         return float(loss)
 
     def add_epoch(self, loss: float, error: float, n_cells: int) -> None:
@@ -284,12 +286,6 @@ def output_of(net: Autoencoder, encoded: Encoded, product: torch.dtype) -> Tenso
         return y_BG
     with torch.autocast(encoded.base_BG.device.type, dtype=product):
         return net(encoded.input_BI, encoded.side_BS).float()  # type: ignore[no-any-return]
-
-
-@torch.no_grad()
-def average_weights(averaged: Autoencoder, net: Autoencoder, decay: float) -> None:
-    """Move the running mean of the weights towards those of `net`."""
-    torch._foreach_lerp_(list(averaged.parameters()), list(net.parameters()), 1 - decay)
 
 
 @torch.no_grad()
