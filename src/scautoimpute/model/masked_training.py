@@ -87,6 +87,8 @@ class _Job:
 
     def run(self, stop: threading.Event, n_steps: float = math.inf) -> None:
         """Train to the end, or that of the epoch in which `n_steps` are reached, or until told to stop."""
+        if self.network is not None:
+            return
         training = self._training = self._training or self._begun()
         if training.step >= n_steps:
             return
