@@ -1,6 +1,7 @@
 """The masked objective on many cells: blocks in place of the whole, from memory or a file, with the same result."""
 
 import itertools
+import math
 import subprocess
 import sys
 import textwrap
@@ -27,7 +28,7 @@ from scautoimpute.model.base import fit_base, fit_base_by
 from scautoimpute.model.base_sums import BlockSums, EntrySums, gene_cell_effects
 from scautoimpute.model.inputs import Encoding
 from scautoimpute.model.masked_store import FoldStore, stage_folds
-from scautoimpute.model.masked_training import LARGEST_GAIN, VARIANTS
+from scautoimpute.model.masked_training import LARGEST_GAIN, VARIANTS, training_plan
 from scautoimpute.model.settings import MANY_CELLS, Settings
 from scautoimpute.model.threads import torch_threads
 from scautoimpute.model.training import FoldData, output_of
@@ -185,9 +186,7 @@ def test_an_epoch_of_many_steps_has_to_bring_more():
     resolved = Settings.resolve(objective="masked", preset=None, threshold=1e-4)
     for n_cells, gain in ((300, 1e-4), (MANY_CELLS, 1e-4), (76_800, 2e-3), (10**7, LARGEST_GAIN)):
         settings = resolved.for_cells(n_cells) if n_cells <= MANY_CELLS else replace(resolved, batch_size=256)
-        assert masked_training.training_plan(masked_training.VARIANTS[0], settings, n_cells).min_gain == pytest.approx(
-            gain
-        )
+        assert training_plan(VARIANTS[0], settings, n_cells).min_gain == pytest.approx(gain)
 
 
 @pytest.mark.parametrize("product", [torch.float32, torch.bfloat16])
@@ -284,55 +283,90 @@ def test_where_entries_are_kept_makes_no_difference(adata, forms, tmp_path, monk
         torch.testing.assert_close(one, other, rtol=0, atol=0)
 
 
-@pytest.fixture
-def compared_early(monkeypatch):
-    """Variants are compared after the first epoch of four, the worse is left behind by however little it is."""
+def test_variants_are_not_compared_before_1500_steps(log2):
+    model = AutoImpute("masked", **QUICK).fit(log2)
+    assert model.history_.groupby("network").size().tolist() == [2, 2]
+
+
+@pytest.fixture(params=[0.0, math.inf], ids=["the worse is left", "neither is"])
+def compared_early(request, monkeypatch):
+    """Compare variants after the first epoch of four, with two threads to share out."""
     monkeypatch.setattr(masked_training, "STEPS_TO_COMPARE", 1)
-    monkeypatch.setattr(masked_training, "TOO_FAR_BEHIND", 0.0)
-    return QUICK | {"max_epochs": 4}
+    monkeypatch.setattr(masked_training, "TOO_FAR_BEHIND", request.param)
+    with torch_threads(2):
+        yield not request.param
 
 
-def test_a_variant_that_is_far_behind_leaves_the_threads_to_the_other(log2, request, monkeypatch):
-    both = AutoImpute("masked", **QUICK).fit(log2)  # neither is, where 1500 steps are not reached
-    trained, n_threads = masked_training.train_network, []
+@pytest.fixture
+def threads_seen(monkeypatch):
+    """Note with how many threads each epoch of each variant was trained."""
+    trained, seen = masked_training.train_network, {}
 
     def watched(training, data):
         for record in trained(training, data):
-            n_threads.append(torch.get_num_threads())
+            biased = training.net.decoder.bias is not None
+            seen["sigmoid" if biased else "centred", len(record.epochs)] = torch.get_num_threads()
             yield record
 
     monkeypatch.setattr(masked_training, "train_network", watched)
-    with torch_threads(2):
-        model = AutoImpute("masked", **request.getfixturevalue("compared_early")).fit(log2)
-    assert both.history_.groupby("network").size().tolist() == [2, 2]
-    first = both.history_[both.history_.epoch == 1].set_index("network").held_out_rmse
-    better, worse = first.idxmin(), first.idxmax()
+    return seen
+
+
+FOUR = QUICK | {"max_epochs": 4}
+
+
+def test_the_variant_that_is_behind_leaves_the_threads_to_the_other(log2, compared_early, threads_seen):
+    model = AutoImpute("masked", **FOUR).fit(log2)
     epochs = model.history_.groupby("network")
-    assert epochs.size().to_dict() == {better: 4, worse: 1}
-    assert epochs.held_out_rmse.first().to_dict() == pytest.approx(first.to_dict())
-    assert n_threads == [1, 1, 2, 2, 2]
+    first = epochs.held_out_rmse.first()
+    better, worse = first.idxmin(), first.idxmax()
+    assert epochs.size().to_dict() == {better: 4, worse: 1 if compared_early else 4}
+    wanted = {(name, epoch): 1 for name in first.index for epoch in range(1, 5)}
+    if compared_early:
+        wanted = {(worse, 1): 1, (better, 1): 1} | {(better, epoch): 2 for epoch in (2, 3, 4)}
+    assert threads_seen == wanted
+
+
+def test_all_folds_leave_the_same_variant(log2, compared_early):
+    model = AutoImpute("masked", **FOUR, n_folds=2).fit(log2)
+    first = model.history_[model.history_.epoch == 1].groupby("network").held_out_rmse.mean()
+    epochs = model.history_.groupby(["network", "fold"]).size()
+    assert epochs[first.idxmin()].tolist() == [4, 4]
+    assert epochs[first.idxmax()].tolist() == ([1, 1] if compared_early else [4, 4])
 
 
 @pytest.mark.parametrize("n_epochs_before", [1, 2, 4])
-def test_it_is_left_behind_in_a_run_that_is_gone_on_with(log2, compared_early, tmp_path, monkeypatch, n_epochs_before):
-    whole = AutoImpute("masked", **compared_early).fit(log2)
+def test_a_run_that_is_gone_on_with_compares_alike(
+    log2, compared_early, threads_seen, tmp_path, monkeypatch, n_epochs_before
+):
+    whole = AutoImpute("masked", **FOUR).fit(log2)
+    threads_of_whole = dict(threads_seen)
     monkeypatch.setattr("scautoimpute.model.checkpoint.SECONDS_BETWEEN", 0.0)
-    going_on, left = masked_training.train_network, itertools.count(1)
+    going_on, begun = masked_training.train_network, itertools.count(1)
 
     def stop_early(training, data):
         for record in going_on(training, data):
-            if next(left) > n_epochs_before:
+            if next(begun) > n_epochs_before:
                 raise KeyboardInterrupt
             yield record
 
     with monkeypatch.context() as stopping:
         stopping.setattr(masked_training, "train_network", stop_early)
         with pytest.raises(KeyboardInterrupt):
-            AutoImpute("masked", **compared_early).fit(log2, checkpoint=tmp_path / "progress")
-    other = AutoImpute("masked", **compared_early).fit(log2, checkpoint=tmp_path / "progress")
+            AutoImpute("masked", **FOUR).fit(log2, checkpoint=tmp_path / "progress")
+    other = AutoImpute("masked", **FOUR).fit(log2, checkpoint=tmp_path / "progress")
+    assert threads_seen == threads_of_whole
     pd.testing.assert_frame_equal(other.history_, whole.history_)
     for one, another in zip(parameters_of(other), parameters_of(whole), strict=True):
         torch.testing.assert_close(one, another, rtol=0, atol=0)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="sums of a GPU are not split by threads")
+def test_other_threads_do_not_go_on(log2, tmp_path):
+    with torch_threads(2):
+        AutoImpute("masked", **QUICK).fit(log2, checkpoint=tmp_path / "progress")
+    with torch_threads(1), pytest.raises(sai.errors.CheckpointError, match="number of threads"):
+        AutoImpute("masked", **QUICK).fit(log2, checkpoint=tmp_path / "progress")
 
 
 def test_many_cells_go_on_from_a_checkpoint(log2, tmp_path, monkeypatch):

@@ -168,10 +168,11 @@ def masked_bytes(x: "LogRows", settings: "Settings") -> float:
     n_cells, n_genes = x.shape
     n_weights = _weights_between(2 * n_genes, *settings.hidden, n_genes)
     n_networks = settings.n_folds * len(VARIANTS)
-    at_once = n_networks if n_cells > MANY_CELLS else min(n_networks, torch.get_num_threads())
+    at_once = min(n_networks, torch.get_num_threads())
+    begun = n_networks if settings.preset is None and n_cells > MANY_CELLS else at_once
     evaluated = _OF_AN_INPUT * STOPPING_CELLS * (2 * n_genes + sum(settings.hidden))
     block = CELLS_PER_PASS * (_DENSE_BLOCK * n_genes + _SPARSE_BLOCK * x.nnz / n_cells)
-    return 4.0 * n_weights * (_COPIES * at_once + n_networks) + evaluated * at_once + block + _OF_A_CELL * n_cells
+    return 4.0 * n_weights * (_COPIES * begun + n_networks) + evaluated * at_once + block + _OF_A_CELL * n_cells
 
 
 def _weights_between(*widths: int) -> int:

@@ -65,8 +65,8 @@ class AutoImpute:
     l2
         λ of eq. 8 with `preset="paper"` (default 1); else AdamW's weight decay (default 0.01; counts: 0).
     threshold
-        Progress is a relative fall of the held-out error (2e-4; in 15 steps of more than 5,000 cells), of counts one in
-        nats per molecule (1e-4, or 1 % of the fall so far), with `preset="paper"` a change of the loss per cell (1e-4).
+        Progress is a relative fall of the held-out error (2e-4; of more than 5,000 cells so much in 15 steps, falls add
+        up), of counts one in nats per molecule (1e-4, or 1 % of the fall), of `"paper"` a change of the loss per cell.
     max_epochs
         Passes over the cells at most: 150, of counts 1000; 7000 full-batch steps with `preset="paper"`.
     batch_size
@@ -100,7 +100,7 @@ class AutoImpute:
         With ``estimand="expected"``: at `n` entries hidden whatever their value, the cross-entropy (nats per entry) of
         the probability of detection, of the `model` and of its `base` (rates of the gene and the cell); else None.
     converged_
-        Whether every network stopped by itself before `max_epochs`.
+        Whether every network stopped by itself before `max_epochs`, or was left far behind (of many cells).
     genes_, batches_
         Names of the genes modelled, if the data had any, and of the batches that counts were trained with.
 

@@ -26,7 +26,7 @@ from ..io.checks import one_line
 from ..io.complete import complete_or_absent
 from ..io.write import check_writable
 from .processes import current
-from .settings import Settings
+from .settings import MANY_CELLS, Settings
 
 __all__ = ["MANIFEST", "Checkpoint", "NetworkFile", "Resumable", "digest_of", "open_checkpoint", "write_progress"]
 
@@ -168,7 +168,7 @@ def _fingerprint(
         "cells × genes": f"{shape[0]} × {shape[1]}",
     }
     # Products whose sums are split by the threads there are; several processes split them too, and may be others later
-    by_threads = settings.preset == "paper" or settings.objective == "counts"
+    by_threads = settings.preset == "paper" or settings.objective == "counts" or shape[0] > MANY_CELLS
     if by_threads and device.type == "cpu" and current().size == 1:
         found[_THREADS] = torch.get_num_threads()
     return found

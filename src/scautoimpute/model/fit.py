@@ -143,7 +143,7 @@ def _fit_default(
         for (network, fold), r in sorted(records.items())
         for epoch in r.epochs
     ]
-    converged = all(record.converged for record in records.values())
+    converged = all(record.converged or record.left_behind for record in records.values())
     return Outcome(model, pd.DataFrame(rows, columns=HISTORY_COLUMNS), _scores(prediction), converged)
 
 

@@ -1,7 +1,8 @@
 """The recipe of the masked objective for many cells: its four steps, none of which holds the data in memory at once.
 
-It differs from that for few cells (`scautoimpute.model.masked`) in what makes no difference to many: one fold by
-default, larger steps, products in bfloat16 where the processor has them, and scores on a sample of the cells.
+It differs from that for few cells (`scautoimpute.model.masked`) in what makes little difference to many: one fold by
+default, larger steps, products in bfloat16 where the processor has them, threads shared among the networks, of which
+one that is far behind is not gone on with, and scores on a sample of the cells.
 
 Shape legend: N cells, G genes, V held-out entries.
 """

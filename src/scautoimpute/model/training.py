@@ -106,11 +106,12 @@ class TrainingPlan:
 
 @dataclass
 class TrainingRecord:
-    """What happened: one row per epoch, and whether the held-out error had stopped falling."""
+    """What happened: one row per epoch, and whether the held-out error had stopped falling, or another's far below."""
 
     epochs: list[dict[str, float]] = field(default_factory=list)
     best_epoch: int = 0
     converged: bool = False
+    left_behind: bool = False
 
 
 @dataclass
