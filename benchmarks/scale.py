@@ -240,7 +240,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--source", type=Path, help="h5ad of real counts that cells are resampled from")
     parser.add_argument("--families", nargs="+", choices=FAMILIES, default=USUAL, metavar="NAME", help=f"of {FAMILIES}")
-    parser.add_argument("--cells", nargs="+", type=int, choices=SIZES, default=SIZES[:2], metavar="N", help="numbers")
+    of_cells = sorted({case.cells for case in CASES})
+    parser.add_argument(
+        "--cells", nargs="+", type=int, choices=of_cells, default=SIZES[:2], metavar="N", help="numbers"
+    )
     parser.add_argument("--folder", type=Path, default=Path(gettempdir()) / "scautoimpute-scale", help="of the files")
     parser.add_argument("--repeats", type=int, default=1, help="runs of each case; the table has their medians")
     parser.add_argument(
