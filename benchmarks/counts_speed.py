@@ -25,6 +25,7 @@ from scautoimpute.model.counts_network import Rows, Workspace, hidden_layer, mul
 from scautoimpute.model.network import initialise_small
 from scautoimpute.model.optimizer import make_optimizer
 from scautoimpute.model.thinning import thin_values, with_values
+from scautoimpute.model.training import average_weights
 
 CPU = torch.device("cpu")
 HIDDEN = 128
@@ -112,8 +113,7 @@ class Batch:
 
     def average(self) -> None:
         """Running mean of the weights."""
-        with torch.no_grad():
-            torch._foreach_lerp_(tuple(self.averaged.parameters()), tuple(self.net.parameters()), 0.01)
+        average_weights(tuple(self.averaged.parameters()), tuple(self.net.parameters()), 0.99)
 
 
 def table(x: sparse.csr_array, dtype: torch.dtype, rate: dict[Any, float]) -> list[tuple[str, float, float]]:

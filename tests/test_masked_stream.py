@@ -5,6 +5,7 @@ import math
 import subprocess
 import sys
 import textwrap
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 
@@ -312,6 +313,23 @@ def threads_seen(monkeypatch):
     return seen
 
 
+@contextmanager
+def interrupted(*, after):
+    """Interrupt a training in the epoch that follows so many, of whichever network, and expect it to end by that."""
+    going_on, begun = masked_training.train_network, itertools.count(1)
+
+    def stop_early(training, data):
+        for record in going_on(training, data):
+            if next(begun) > after:
+                raise KeyboardInterrupt
+            yield record
+
+    with pytest.MonkeyPatch.context() as stopping:
+        stopping.setattr(masked_training, "train_network", stop_early)
+        with pytest.raises(KeyboardInterrupt):
+            yield
+
+
 FOUR = QUICK | {"max_epochs": 4}
 
 
@@ -342,18 +360,8 @@ def test_a_run_that_is_gone_on_with_compares_alike(
     whole = AutoImpute("masked", **FOUR).fit(log2)
     threads_of_whole = dict(threads_seen)
     monkeypatch.setattr("scautoimpute.model.checkpoint.SECONDS_BETWEEN", 0.0)
-    going_on, begun = masked_training.train_network, itertools.count(1)
-
-    def stop_early(training, data):
-        for record in going_on(training, data):
-            if next(begun) > n_epochs_before:
-                raise KeyboardInterrupt
-            yield record
-
-    with monkeypatch.context() as stopping:
-        stopping.setattr(masked_training, "train_network", stop_early)
-        with pytest.raises(KeyboardInterrupt):
-            AutoImpute("masked", **FOUR).fit(log2, checkpoint=tmp_path / "progress")
+    with interrupted(after=n_epochs_before):
+        AutoImpute("masked", **FOUR).fit(log2, checkpoint=tmp_path / "progress")
     other = AutoImpute("masked", **FOUR).fit(log2, checkpoint=tmp_path / "progress")
     assert threads_seen == threads_of_whole
     pd.testing.assert_frame_equal(other.history_, whole.history_)
@@ -373,17 +381,8 @@ def test_many_cells_go_on_from_a_checkpoint(log2, tmp_path, monkeypatch):
     whole = AutoImpute("masked", **QUICK).fit(log2)
     monkeypatch.setattr("scautoimpute.model.checkpoint.SECONDS_BETWEEN", 0.0)
     halves = [AutoImpute("masked", **QUICK) for _ in range(2)]
-    stopped = masked_training.train_network
-
-    def stop_early(training, data):
-        for record in stopped(training, data):
-            yield record
-            raise KeyboardInterrupt
-
-    monkeypatch.setattr(masked_training, "train_network", stop_early)
-    with pytest.raises(KeyboardInterrupt):
+    with interrupted(after=1):
         halves[0].fit(log2, checkpoint=tmp_path / "progress")
-    monkeypatch.setattr(masked_training, "train_network", stopped)
     halves[1].fit(log2, checkpoint=tmp_path / "progress")
     for one, other in zip(parameters_of(halves[1]), parameters_of(whole), strict=True):
         torch.testing.assert_close(one, other, rtol=0, atol=0)

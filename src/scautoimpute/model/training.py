@@ -27,6 +27,7 @@ __all__ = [
     "Training",
     "TrainingPlan",
     "TrainingRecord",
+    "average_weights",
     "output_of",
     "train_network",
 ]
@@ -182,9 +183,7 @@ class Training:
         loss = self.processes.mean(loss, self._parameters, weight)
         self.optimizer.step()
         self.step += 1
-        decay = min(self.plan.averaging, 1 - 1 / (self.step + 1))
-        with torch.no_grad():
-            torch._foreach_lerp_(self._averages, self._parameters, 1 - decay)
+        average_weights(self._averages, self._parameters, min(self.plan.averaging, 1 - 1 / (self.step + 1)))
         return float(loss)
 
     def add_epoch(self, loss: float, error: float, n_cells: int) -> None:
@@ -287,6 +286,12 @@ def output_of(net: Autoencoder, encoded: Encoded, product: torch.dtype) -> Tenso
         return y_BG
     with torch.autocast(encoded.base_BG.device.type, dtype=product):
         return net(encoded.input_BI, encoded.side_BS).float()  # type: ignore[no-any-return]
+
+
+@torch.no_grad()
+def average_weights(averages: tuple[Tensor, ...], weights: tuple[Tensor, ...], decay: float) -> None:
+    """Move running means towards the weights that they are of."""
+    torch._foreach_lerp_(averages, weights, 1 - decay)
 
 
 @torch.no_grad()
