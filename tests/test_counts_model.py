@@ -3,6 +3,7 @@
 import re
 import tracemalloc
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -17,9 +18,12 @@ from scautoimpute.errors import CheckpointError
 from scautoimpute.model import checkpoint as checkpoint_module
 from scautoimpute.model import counts_fit, counts_staging, thinning
 from scautoimpute.model.checkpoint import Checkpoint
+from scautoimpute.model.counts import build_network
+from scautoimpute.model.counts_dense import dense_counts, dense_inputs, dense_loss, parted
 from scautoimpute.model.counts_inputs import CountsEncoding, batch_frequencies
 from scautoimpute.model.counts_network import Rows, Workspace, hidden_layer, log_shares, multinomial_loss
-from scautoimpute.model.counts_training import CountsData, CountsTraining, held_out_loss
+from scautoimpute.model.counts_steps import CountsData, dense_steps, recorded_step, sparse_steps
+from scautoimpute.model.counts_training import CountsTraining, held_out_loss
 from scautoimpute.model.dispersion import DispersionMoments, gamma_posterior
 from scautoimpute.model.mixture import expert_weights
 from scautoimpute.model.network import Autoencoder, initialise_small
@@ -172,6 +176,48 @@ def test_the_sparse_layer_is_the_dense_one(counts, n_batches):
     gradients = [torch.autograd.grad(r.square().sum(), net.layers[0].parameters()) for r in results]
     for found, wanted in zip(*gradients, strict=True):
         torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("n_batches", [1, 3])
+def test_dense_cells_have_the_inputs_and_the_loss_of_sparse_ones(counts, n_batches):
+    x, batch_N = sparse.csr_array(counts, dtype="f4"), np.arange(60) % n_batches
+    encoding = CountsEncoding.fit(x, batch_N)
+    wanted = encoding.encode(x, batch_N).toarray() - encoding.centre_I.numpy()
+    found = dense_inputs(dense_counts(x, CPU), torch.from_numpy(batch_N), encoding)
+    np.testing.assert_allclose(found, wanted, rtol=1e-4, atol=1e-6)
+    seeded = torch.Generator().manual_seed(0)
+    h_BH, weight_GH, offset_BG = (torch.randn(shape, generator=seeded) for shape in ((60, 5), (40, 5), (60, 40)))
+    loss = dense_loss(h_BH, weight_GH, offset_BG, dense_counts(x, CPU), torch.float32)
+    torch.testing.assert_close(loss, multinomial_loss(h_BH, weight_GH, offset_BG, Rows.of(x, CPU)))
+
+
+def test_molecules_of_dense_cells_are_parted_by_a_share_of_each_cell():
+    x_BG = torch.from_numpy(np.random.default_rng(0).poisson(50, (200, 100))).float()
+    shown_BG, rest_BG = parted(x_BG, (0.3, 0.9), torch.Generator().manual_seed(0))
+    torch.testing.assert_close(shown_BG + rest_BG, x_BG, rtol=0, atol=0)
+    share_B1 = shown_BG.sum(1, keepdim=True) / x_BG.sum(1, keepdim=True)
+    assert stats.kstest(share_B1.flatten(), stats.uniform(0.3, 0.6).cdf).pvalue > 0.01
+    chi2_BG = (shown_BG / x_BG - share_B1).square() * x_BG / (share_B1 * (1 - share_B1))
+    assert float(chi2_BG.mean()) == pytest.approx(1, abs=0.05)
+
+
+@pytest.mark.parametrize("n_batches", [1, 3])
+def test_dense_steps_learn_what_sparse_ones_do(counts, n_batches):
+    x, batch_N = sparse.csr_array(counts, dtype="f4"), np.arange(60) % n_batches
+    encoding = CountsEncoding.fit(x, batch_N)
+    data, losses = CountsData(x, batch_N, encoding, x, np.arange(60)), []
+    for is_dense in (False, True):
+        net = build_network(40, n_batches, (8,))
+        initialise_small(net, torch.Generator().manual_seed(0), encoder_sd=0.1)
+        plan = TrainingPlan(learning_rate=0.01, batch_size=20)
+        training = CountsTraining(net, plan, torch.Generator().manual_seed(1))
+        steps = partial(dense_steps, training, data, recorded_step(training, data))
+        steps = steps if is_dense else partial(sparse_steps, training, data, Workspace())
+        parts = [rows for _ in range(60) for rows in np.arange(60).reshape(3, 20)]
+        losses.append(np.mean([step.loss for step in steps(parts)][-60:]))
+        assert training.step == 180
+    assert losses[1] == pytest.approx(losses[0], rel=0.01)
+    assert losses[0] < held_out_loss(None, data) - 0.01
 
 
 def test_inputs_are_log_normalised_in_the_genes_unit(counts):

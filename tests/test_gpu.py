@@ -10,6 +10,7 @@ from scipy import sparse
 
 import scautoimpute as sai
 from scautoimpute import AutoImpute
+from scautoimpute.model import masked_training, recorded
 from scautoimpute.model.counts import build_network
 from scautoimpute.model.counts_inputs import CountsEncoding
 from scautoimpute.model.counts_network import Inputs, Rows, hidden_layer, multinomial_loss, offsets
@@ -79,6 +80,38 @@ def test_same_seed_same_bytes_there(adata, objective):
         layer = there.layers["imputed"]
         layers.append(layer.toarray() if sparse.issparse(layer) else layer)
     np.testing.assert_array_equal(*layers)
+
+
+@pytest.mark.parametrize("objective", ["counts", "masked"])
+def test_steps_that_are_repeated_are_those_that_are_computed(adata, objective, monkeypatch):
+    layers = []
+    for steps_before in (recorded.STEPS_BEFORE, 10**9):
+        monkeypatch.setattr(recorded, "STEPS_BEFORE", steps_before)
+        there = adata.copy()
+        sai.tl.autoimpute(there, model=AutoImpute(objective, max_epochs=10, device="gpu", random_state=0))
+        layer = there.layers["imputed"]
+        layers.append(layer.toarray() if sparse.issparse(layer) else layer)
+    np.testing.assert_array_equal(*layers)
+
+
+def test_a_training_goes_on_there_as_if_it_had_not_stopped(adata, monkeypatch, tmp_path):
+    going_on, processed = masked_training.train_network, sai.pp.recipe_autoimpute(adata, n_top_genes=200, copy=True)
+
+    def stop_early(training, data):
+        for record in going_on(training, data):
+            yield record
+            if len(record.epochs) == 4:
+                raise KeyboardInterrupt
+
+    def trained(checkpoint):
+        model = AutoImpute("masked", max_epochs=8, device="gpu", random_state=0)
+        return model.fit(processed, checkpoint=checkpoint).impute(processed)
+
+    with monkeypatch.context() as stopping:
+        stopping.setattr(masked_training, "train_network", stop_early)
+        with pytest.raises(KeyboardInterrupt):
+            trained(tmp_path / "progress")
+    np.testing.assert_array_equal(trained(tmp_path / "progress"), trained(None))
 
 
 def test_the_published_training_follows_the_processor(adata):

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from ..io.matrix import row_blocks
 from ..progress import progress_bar
+from .counts_dense import dense_counts, inputs_of
 from .counts_inputs import CountsEncoding
 from .counts_network import SMALLEST_SHARE, as_array, hidden_layer, log_shares, offsets, product_type
 from .counts_store import CountsRows
@@ -121,7 +122,7 @@ class CountsModel:
         """Share of each gene among a cell's molecules, by the gene frequencies and by the networks, B × G."""
         chosen_B = torch.as_tensor(into_B, device=self.device)
         frequency_BG = self.encoding.log_frequency_KG.index_select(0, chosen_B).exp()
-        inputs, total_BG = self.encoding.encode(x, batch_B), torch.zeros(())
+        inputs, total_BG = inputs_of(x, batch_B, self.encoding), torch.zeros(())
         for net in self.networks:
             h_BH, offset_BG = hidden_layer(net, inputs, self.encoding.centre_I), offsets(net, self.encoding, into_B)
             total_BG = total_BG + log_shares(h_BH, net.decoder.weight, offset_BG, product_type(self.device)).exp_()
@@ -131,7 +132,7 @@ class CountsModel:
     def embed(self, x: CountsRows, batch_N: NDArray[np.intp] | None = None) -> NDArray[np.float32]:
         """Hidden layer of the first network, N × H; `batch_N` is for models that were trained with several."""
         batch_N = np.zeros(x.shape[0], dtype=np.intp) if batch_N is None else batch_N
-        blocks = ((self.encoding.encode(x[rows], batch_N[rows]), self.encoding.centre_I) for rows in self.blocks(x))
+        blocks = ((inputs_of(x[rows], batch_N[rows], self.encoding), self.encoding.centre_I) for rows in self.blocks(x))
         return np.concatenate([as_array(hidden_layer(self.networks[0], *block)) for block in blocks])
 
     @staticmethod
@@ -141,7 +142,7 @@ class CountsModel:
 
     def dense(self, x: sparse.csr_array) -> tuple[Tensor, Tensor]:
         """Counts, and the molecules of each cell, as tensors: B × G, B × 1."""
-        x_BG = torch.as_tensor(x.toarray(), dtype=torch.float32, device=self.device)
+        x_BG = dense_counts(x, self.device)
         return x_BG, x_BG.sum(1, keepdim=True)
 
     @property

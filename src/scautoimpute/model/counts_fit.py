@@ -16,8 +16,9 @@ from .checkpoint import Checkpoint, NetworkFile
 from .counts import EXPERTS, CountsModel, build_network, network_names
 from .counts_inputs import CountsEncoding
 from .counts_staging import Staged, stage
+from .counts_steps import CountsData
 from .counts_store import CountsRows
-from .counts_training import CountsData, CountsTraining, train_counts
+from .counts_training import CountsTraining, train_counts
 from .counts_weighing import HeldOutMolecules, weighed
 from .network import Autoencoder, initialise_small
 from .processes import Processes, current

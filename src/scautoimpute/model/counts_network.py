@@ -56,7 +56,8 @@ class Rows:
     def positions(self) -> Tensor:
         """Where each stored value is in the flattened dense matrix."""
         n_rows = len(self.start_B1) - 1
-        row_Z = torch.repeat_interleave(torch.arange(n_rows, device=self.start_B1.device), self.start_B1.diff())
+        rows_B, n_Z = torch.arange(n_rows, device=self.start_B1.device), len(self.column_Z)
+        row_Z = torch.repeat_interleave(rows_B, self.start_B1.diff(), output_size=n_Z)
         return row_Z * self.n_columns + self.column_Z
 
     def times(self, table_IH: Tensor) -> Tensor:
@@ -108,8 +109,10 @@ class Inputs:
         return cls(rows, Rows.of(x.tocsc().T, device) if with_gradient else rows)
 
 
-def hidden_layer(net: Autoencoder, x: "sparse.csr_array | Inputs", centre_I: Tensor) -> Tensor:
-    """Value of the last hidden layer for the inputs `x` − `centre_I`, B × H."""
+def hidden_layer(net: Autoencoder, x: "sparse.csr_array | Inputs | Tensor", centre_I: Tensor) -> Tensor:
+    """Value of the last hidden layer for the inputs `x` − `centre_I`, B × H; dense, `x` is without its centre."""
+    if isinstance(x, Tensor):
+        return net.embed(x)
     first, *deeper = net.layers
     if not isinstance(x, Inputs):
         x = Inputs.of(x, centre_I.device, with_gradient=torch.is_grad_enabled())
@@ -199,7 +202,7 @@ def multinomial_loss(
     return loss
 
 
-def offsets(net: Autoencoder, encoding: CountsEncoding, batch_B: NDArray[np.intp]) -> Tensor:
+def offsets(net: Autoencoder, encoding: CountsEncoding, batch_B: NDArray[np.intp] | Tensor) -> Tensor:
     """What is added to the logits of each cell: log frequencies and biases; one row where there is one batch."""
     if net.side is None:
         return encoding.log_frequency_KG + net.decoder.bias

@@ -7,52 +7,32 @@ import json
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, ClassVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy import sparse
 from torch import Tensor
 
-from .._ahead import made_ahead
-from .counts_inputs import CountsEncoding
-from .counts_network import Inputs, Rows, Workspace, hidden_layer, multinomial_loss, offsets, product_type
-from .counts_store import CountsStore
+from .counts_dense import inputs_of
+from .counts_network import Rows, Workspace, hidden_layer, multinomial_loss, offsets, product_type
+from .counts_steps import CountsData, Step, dense_steps, recorded_step, sparse_steps
 from .network import Autoencoder
-from .processes import ALONE, Processes
-from .thinning import thin_values, with_values
-from .threads import room_beside
 from .training import Training, TrainingRecord
 
-__all__ = ["CountsData", "CountsTraining", "held_out_loss", "train_counts"]
+__all__ = ["CountsTraining", "held_out_loss", "train_counts"]
 
-SHOWN = (0.3, 0.9)  # share of a cell's molecules in the input; the rest are the target
-CELLS_PER_BLOCK = 128  # where nothing is learned: as many as where something is, so that memory is used again
+# Cells at a time where nothing is learned: on the processor as many as where something is, so that memory is used
+# again; on a GPU more, which would wait for orders
+CELLS_PER_BLOCK, CELLS_PER_BLOCK_THERE = 128, 1024
 STEPS_BETWEEN = 20  # evaluations of the held-out molecules
 SMALL_GAIN = 0.01  # of what was gained so far, is no reason to go on; checked on ten sets of 140 to 10,000 cells
 
 
-@dataclass(frozen=True)
-class CountsData:
-    """What training sees: visible molecules, N × G, the batch of each cell, and some cells' held-out molecules."""
-
-    visible: CountsStore | sparse.csr_array
-    batch_N: NDArray[np.intp]
-    encoding: CountsEncoding
-    stopping: sparse.csr_array
-    stopping_cells: NDArray[np.intp]
-    processes: Processes = ALONE
-
-    @property
-    def device(self) -> torch.device:
-        """Where the network is."""
-        return self.encoding.unit_G.device
-
-
 @dataclass
 class CountsTraining(Training):
-    """A training whose every draw (order of the cells, thinning) comes from one NumPy generator.
+    """A training whose every draw (order of the cells, thinning) comes from one NumPy generator; on a GPU, it thins.
 
     The error is NaN after epochs that were not evaluated, which beats nothing.
 
@@ -97,11 +77,11 @@ class CountsTraining(Training):
         self._seen_to = dict(bits.state)
         return order
 
-    def has_seen(self, batch: "_Batch", loss: float) -> None:
+    def has_seen(self, step: Step) -> None:
         """Note that a batch has been trained on."""
-        self.n_done += batch.n_cells
-        self.loss_sum += loss * batch.n_cells
-        self._seen_to = batch.drawn_to
+        self.n_done += step.n_cells
+        self.loss_sum += step.loss * step.n_cells
+        self._seen_to = step.drawn_to
 
     def state(self) -> tuple[dict[str, dict[str, Tensor]], dict[str, Any]]:
         """As in `Training`, and where in an epoch it is, with the states of the generator."""
@@ -133,14 +113,17 @@ def train_counts(
     cells = np.flatnonzero(np.diff(data.visible.indptr))
     steps_per_epoch = math.ceil(len(cells) / plan.batch_size)
     epochs_between = math.ceil(STEPS_BETWEEN / steps_per_epoch)
+    if data.device.type == "cpu":
+        take_steps = partial(sparse_steps, training, data, workspace)
+    else:
+        take_steps = partial(dense_steps, training, data, recorded_step(training, data))
     if not training.record.epochs:
         training.begin(held_out_loss(None, data))
     while not training.is_over:
         order = training.order(cells)
         parts = (order[at : at + plan.batch_size] for at in range(training.n_done, len(order), plan.batch_size))
-        drawn = (_Batch.drawn(rows, data, training.rng) for rows in parts)
-        for batch in made_ahead(drawn, n_ahead=int(room_beside(data.device))):
-            training.has_seen(batch, _step(training, data, batch, workspace))
+        for step in take_steps(parts):
+            training.has_seen(step)
             after_step()
         epoch = len(training.record.epochs) + 1
         due = epoch % epochs_between == 0 or epoch == plan.max_epochs
@@ -151,49 +134,14 @@ def train_counts(
     training.finish()
 
 
-@dataclass(frozen=True)
-class _Batch:
-    """What the network is shown of some cells, and the molecules that it has to tell; their numbers.
-
-    Of several processes, each has its share of the cells; all draw for the whole batch, so that what is drawn does not
-    depend on how many they are.
-    """
-
-    inputs: Inputs
-    target: Rows
-    batch_B: NDArray[np.intp]
-    n_cells: int
-    n_molecules: float
-    drawn_to: dict[str, Any]  # state of the generator
-
-    @classmethod
-    def drawn(cls, rows: NDArray[np.intp], data: CountsData, rng: np.random.Generator) -> "_Batch":
-        """Part the molecules of the cells `rows` at random."""
-        x, own = data.visible[rows], data.processes.share
-        share_B = rng.uniform(*SHOWN, size=len(rows)).astype(np.float32)
-        shown_Z = thin_values(x.data, np.repeat(share_B, np.diff(x.indptr)), rng)
-        shown, target = (own(with_values(x, values_Z)) for values_Z in (shown_Z, x.data - shown_Z))
-        batch_B = own(data.batch_N[rows])
-        inputs = Inputs.of(data.encoding.encode(shown, batch_B), data.device)
-        of_all = len(rows), float(target.data.sum()), dict(rng.bit_generator.state)
-        return cls(inputs, Rows.of(target, data.device), batch_B, *of_all)
-
-
-def _step(training: CountsTraining, data: CountsData, batch: _Batch, workspace: Workspace) -> float:
-    net, dtype = training.net, product_type(data.device)
-    h_BH = hidden_layer(net, batch.inputs, data.encoding.centre_I)
-    offset_BG = offsets(net, data.encoding, batch.batch_B)
-    loss = multinomial_loss(h_BH, net.decoder.weight, offset_BG, batch.target, dtype=dtype, workspace=workspace)
-    return training.take_step(loss, weight=batch.n_molecules)
-
-
 @torch.no_grad()
 def held_out_loss(net: Autoencoder | None, data: CountsData, workspace: Workspace | None = None) -> float:
     """Negative log-likelihood of a held-out molecule; by the gene frequencies if there is no `net`."""
     total, n_molecules, dtype = 0.0, float(data.stopping.sum()), product_type(data.device)
     own = data.processes.part(len(data.stopping_cells))
-    for start in range(own.start, own.stop, CELLS_PER_BLOCK):
-        block = slice(start, min(start + CELLS_PER_BLOCK, own.stop))
+    size = CELLS_PER_BLOCK if data.device.type == "cpu" else CELLS_PER_BLOCK_THERE
+    for start in range(own.start, own.stop, size):
+        block = slice(start, min(start + size, own.stop))
         rows, y = data.stopping_cells[block], data.stopping[block]
         batch_B, target = data.batch_N[rows], Rows.of(y, data.device)
         if net is None:
@@ -201,7 +149,7 @@ def held_out_loss(net: Autoencoder | None, data: CountsData, workspace: Workspac
             log_share_BG = data.encoding.log_frequency_KG.index_select(0, chosen_B)
             loss = -(target.value_Z * log_share_BG.view(-1)[target.positions]).sum() / target.value_Z.sum().clamp(min=1)
         else:
-            h_BH = hidden_layer(net, data.encoding.encode(data.visible[rows], batch_B), data.encoding.centre_I)
+            h_BH = hidden_layer(net, inputs_of(data.visible[rows], batch_B, data.encoding), data.encoding.centre_I)
             offset_BG = offsets(net, data.encoding, batch_B)
             loss = multinomial_loss(h_BH, net.decoder.weight, offset_BG, target, dtype=dtype, workspace=workspace)
         total += float(loss) * float(y.sum())

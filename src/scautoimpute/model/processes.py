@@ -113,7 +113,7 @@ class Processes:
         summed: NDArray[np.float64] = total.numpy()
         return summed
 
-    def mean(self, loss: "Tensor", parameters: "Iterable[nn.Parameter]", weight: float) -> "Tensor":
+    def mean(self, loss: "Tensor", parameters: "Iterable[nn.Parameter]", weight: "float | Tensor") -> "Tensor":
         """Replace gradients by their mean over the processes, each as important as its `weight`; return that of `loss`.
 
         Parameters

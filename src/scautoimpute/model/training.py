@@ -19,6 +19,7 @@ from .network import Autoencoder
 from .objectives import masked_squared_error
 from .optimizer import Optimizer, load_optimizer, make_optimizer, optimizer_tensors
 from .processes import ALONE, Processes
+from .recorded import RecordedStep
 
 __all__ = [
     "FoldCells",
@@ -173,18 +174,27 @@ class Training:
         """Note the held-out error of the base, before the first step."""
         self.best_error = self.counted_error = error
 
-    def take_step(self, loss: Tensor, *, weight: float = 1.0) -> float:
+    def take_step(self, loss: Tensor, *, weight: float | Tensor = 1.0) -> float:
         """Move the weights down the gradient of `loss`, and their running mean after them; return its value.
 
         Of several processes, each has the loss of its share of the batch, and what that weighs in the mean.
         """
+        loss = self.descend(loss, weight=weight)
+        self.count_step()
+        return float(loss)
+
+    def descend(self, loss: Tensor, *, weight: float | Tensor = 1.0) -> Tensor:
+        """Move the weights down the gradient of `loss`, and return it."""
         self.optimizer.zero_grad()
         loss.backward()
         loss = self.processes.mean(loss, self._parameters, weight)
         self.optimizer.step()
+        return loss
+
+    def count_step(self) -> None:
+        """Count a step that was taken, and move the running mean of the weights after them."""
         self.step += 1
         average_weights(self._averages, self._parameters, min(self.plan.averaging, 1 - 1 / (self.step + 1)))
-        return float(loss)
 
     def add_epoch(self, loss: float, error: float, n_cells: int) -> None:
         """Take note of what an epoch came to."""
@@ -263,17 +273,23 @@ def train_network(training: Training, data: FoldCells) -> Iterator[TrainingRecor
     if not training.record.epochs:
         training.begin(evaluate(None))
     n_cells, noise_variance = data.shape[0], data.encoding.base.noise_sd**2
+
+    def descended(x_BG: Tensor, observed_BG: Tensor) -> Tensor:
+        kept_BG, keep_B1 = corrupt(observed_BG, generator, low=plan.corruption[0], high=plan.corruption[1])
+        encoded = data.encoding.encode(x_BG, observed_BG, kept_BG, keep_B1)
+        y_BG = encoded.base_BG + output_of(net, encoded, plan.product)
+        weight_BG = observed_BG - (1 - KEPT_WEIGHT) * kept_BG
+        error = masked_squared_error(x_BG, y_BG, weight_BG)
+        return training.descend(error / weight_BG.sum().clamp(min=1) / noise_variance)
+
+    step = RecordedStep(descended, generator, size=plan.batch_size if plan.optimizer == "adamw" else None)
     while not training.is_over:
         order = torch.randperm(n_cells, generator=generator, device=generator.device)
         total = 0.0
         for rows in order.split(plan.batch_size):
-            x_BG, observed_BG = data.batch(rows)
-            kept_BG, keep_B1 = corrupt(observed_BG, generator, low=plan.corruption[0], high=plan.corruption[1])
-            encoded = data.encoding.encode(x_BG, observed_BG, kept_BG, keep_B1)
-            y_BG = encoded.base_BG + output_of(net, encoded, plan.product)
-            weight_BG = observed_BG - (1 - KEPT_WEIGHT) * kept_BG
-            loss = masked_squared_error(x_BG, y_BG, weight_BG) / weight_BG.sum().clamp(min=1) / noise_variance
-            total += training.take_step(loss) * len(rows)
+            loss = step(*data.batch(rows))
+            training.count_step()
+            total += float(loss) * len(rows)
         training.add_epoch(total / n_cells, evaluate(training.averaged), n_cells)
         yield training.record
     training.finish()
