@@ -9,14 +9,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import sparse
 
+from scautoimpute import progress
 from scautoimpute.model import masked
 from scautoimpute.model.base import TwoWayBase, fit_base
+from scautoimpute.model.epochs_bar import epochs_bar
 from scautoimpute.model.inputs import Encoding, corrupt
 from scautoimpute.model.masked import assign_folds, fit_masked, split_fold, split_held_out
 from scautoimpute.model.mixture import mixture_weights
 from scautoimpute.model.network import Autoencoder, initialise_small
 from scautoimpute.model.settings import Settings
-from scautoimpute.model.training import FoldData, HeldOut, Training, TrainingPlan, train_network
+from scautoimpute.model.training import FoldData, HeldOut, Training, TrainingPlan, TrainingRecord, train_network
 
 SEEDS = st.integers(0, 2**32 - 1)
 FEW = settings(max_examples=25, deadline=None)
@@ -287,9 +289,7 @@ def fit_quietly(x, options, seed=0):
     def on_epoch(network, fold, record):
         losses[network, fold] = [epoch["loss"] for epoch in record.epochs]
 
-    model, prediction = fit_masked(
-        x, options, np.random.default_rng(seed), CPU, on_epoch=on_epoch, on_end=lambda _: None
-    )
+    model, prediction = fit_masked(x, options, np.random.default_rng(seed), CPU, on_epoch=on_epoch)
     return model, prediction, losses
 
 
@@ -479,3 +479,21 @@ def test_small_start_is_small_and_begins_at_nothing():
     assert float(second.weight.detach().std()) == pytest.approx(1 / 8, rel=0.1)
     assert float(net.decoder.weight.detach().std()) == pytest.approx(0.01, rel=0.02)
     assert not any(p.detach().any() for p in (first.bias, second.bias, net.decoder.bias, net.side.weight))
+
+
+def test_the_bar_is_as_long_as_trainings_are_thought_to_take():
+    records = [TrainingRecord() for _ in range(3)]
+    with progress.no_progress(), epochs_bar(3, n_steps=200, steps_per_epoch=10, at_most=50) as bar:
+        assert bar.expected == 60  # nothing is known but what is usual: 20 epochs each
+        for record, n_epochs in zip(records, (10, 30, 50), strict=True):
+            record.epochs += [{}] * n_epochs
+        bar.show(0, records[0])
+        assert bar.expected == 60
+        records[0].converged = True
+        bar.show(0, records[0])
+        assert bar.expected == 30  # the others as long as the one that has ended
+        bar.show(1, records[1])
+        assert bar.expected == pytest.approx(10 + 33 + 10)  # one goes on beyond that
+        records[1].left_behind = True
+        bar.show(2, records[2])
+        assert bar.expected == 90  # the third has had all that it may have

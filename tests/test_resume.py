@@ -99,7 +99,6 @@ def test_training_goes_on_to_the_same_bits(observed, optimizer, n_epochs, tmp_pa
             np.random.default_rng(3),
             CPU,
             on_epoch=stop_every(n_epochs, history),
-            on_end=lambda _: None,
             checkpoint=Checkpoint(folder),
         )
 

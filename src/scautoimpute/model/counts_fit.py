@@ -26,7 +26,7 @@ from .settings import Settings
 from .threads import threads_for, torch_threads
 from .training import TrainingPlan, TrainingRecord
 
-__all__ = ["fit_counts", "n_networks"]
+__all__ = ["batch_size", "fit_counts", "n_networks"]
 
 ENCODER_SD = 0.0183
 # What is averaged of few cells. Measured with 1, 3, 5 networks, milli-nats per held-out molecule over the gene mean:
@@ -93,6 +93,11 @@ def n_networks(n_cells: int, settings: Settings) -> int:
     return settings.n_networks or (NETWORKS_OF_FEW if n_cells <= FEW_CELLS else 1)
 
 
+def batch_size(n_cells: int, settings: Settings) -> int:
+    """Return how many cells a step takes: as asked, else by their number."""
+    return settings.batch_size or min(128, max(16, n_cells // 4))
+
+
 def _train(
     data: CountsData,
     settings: Settings,
@@ -108,7 +113,7 @@ def _train(
     first.data = first.data.t().contiguous().t()  # gene by gene in memory, as the sparse product reads it
     plan = TrainingPlan(
         learning_rate=settings.learning_rate,
-        batch_size=settings.batch_size or min(128, max(16, n_cells // 4)),
+        batch_size=batch_size(n_cells, settings),
         max_epochs=settings.max_epochs,
         min_gain=settings.threshold,
         patience_epochs=10,

@@ -1,5 +1,6 @@
 """From observed entries and settings to a model, its history and its held-out scores."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
@@ -14,14 +15,15 @@ from scipy import sparse
 from ..metrics.recovery import gene_cell_bias, gene_mean, hide_entries, recovery_scores
 from ..progress import progress_bar
 from .checkpoint import Checkpoint, digest_of
-from .counts import CountsModel, network_names
-from .counts_fit import fit_counts, n_networks
+from .counts import CountsModel
+from .counts_fit import batch_size, fit_counts, n_networks
 from .counts_store import CountsRows
 from .detection import fit_detection
+from .epochs_bar import epochs_bar
 from .masked import HeldOutPrediction, MaskedModel, fit_masked
 from .masked_many import fit_masked_many
 from .masked_store import LogRows, in_memory
-from .masked_training import VARIANTS
+from .masked_training import VARIANTS, training_plan
 from .paper import PaperModel, fit_paper
 from .settings import MANY_CELLS, Settings
 from .training import TrainingRecord
@@ -34,6 +36,8 @@ __all__ = ["Outcome", "fit_counts_model", "fit_model"]
 HISTORY_COLUMNS = ["network", "fold", "epoch", "loss", "held_out_rmse"]
 FitMasked = Callable[..., tuple[MaskedModel, HeldOutPrediction]]
 COUNTS_COLUMNS = ["network", "fold", "epoch", "loss", "held_out_loss"]
+# That a network takes, more or less: of counts 600 (700 cells) to 5,000 (200,000), of logs 300 (10,000) to 1,500
+STEPS_OF_COUNTS, STEPS_OF_LOGS = 1500, 800
 
 
 @dataclass(frozen=True)
@@ -98,18 +102,14 @@ def fit_counts_model(
 
     What is trained on is kept in memory, or where `staging` says.
     """
-    names, at_most = network_names(n_networks(x.shape[0], settings)), settings.max_epochs
-    with progress_bar(len(names) * at_most, "training (at most)", "epoch") as bar:
-
-        def on_epoch(name: str, record: TrainingRecord) -> None:
-            bar.update(names.index(name) * at_most + len(record.epochs) - bar.n)
-
+    steps_per_epoch = math.ceil(x.shape[0] / batch_size(x.shape[0], settings))
+    known = {"steps_per_epoch": steps_per_epoch, "at_most": settings.max_epochs}
+    with epochs_bar(n_networks(x.shape[0], settings), n_steps=STEPS_OF_COUNTS, **known) as bar:
         place = None if staging is None else staging.place(x, settings, len(batches))
         kept: dict[str, Any] = {"checkpoint": checkpoint, "staging": place}
         model, scores, records = fit_counts(
-            x, batch_N, settings, rng, device, batches=batches, on_epoch=on_epoch, **kept
+            x, batch_N, settings, rng, device, batches=batches, on_epoch=bar.show, **kept
         )
-        bar.update(bar.total - bar.n)
     converged = all(record.converged for record in records.values())
     rows = [{"network": network, "fold": 0} | epoch for network, r in records.items() for epoch in r.epochs]
     return Outcome(model, pd.DataFrame(rows, columns=COUNTS_COLUMNS), scores, converged)
@@ -125,19 +125,16 @@ def _fit_default(
     checkpoint: Checkpoint,
 ) -> Outcome:
     records: dict[tuple[str, int], TrainingRecord] = {}
-    shown: dict[tuple[str, int], int] = {}
-    n_networks = settings.n_folds * len(VARIANTS)
-    with progress_bar(n_networks * settings.max_epochs, "training (at most)", "epoch") as bar:
+    n_cells = x.shape[0]
+    steps_per_epoch = math.ceil(n_cells / training_plan(VARIANTS[0], settings, n_cells).batch_size)
+    known = {"steps_per_epoch": steps_per_epoch, "at_most": settings.max_epochs}
+    with epochs_bar(settings.n_folds * len(VARIANTS), n_steps=STEPS_OF_LOGS, **known) as bar:
 
         def on_epoch(network: str, fold: int, record: TrainingRecord) -> None:
             records[network, fold] = record
-            bar.update(len(record.epochs) - shown.get((network, fold), 0))
-            shown[network, fold] = len(record.epochs)
+            bar.show((network, fold), record)
 
-        def on_end(record: TrainingRecord) -> None:
-            bar.update(settings.max_epochs - len(record.epochs))
-
-        model, prediction = fit(x, settings, rng, device, on_epoch=on_epoch, on_end=on_end, checkpoint=checkpoint)
+        model, prediction = fit(x, settings, rng, device, on_epoch=on_epoch, checkpoint=checkpoint)
     rows = [
         {"network": network, "fold": fold} | epoch
         for (network, fold), r in sorted(records.items())

@@ -15,7 +15,7 @@ from torch import Tensor
 from .base import TwoWayBase, fit_base
 from .checkpoint import Checkpoint
 from .inputs import Encoding
-from .masked_training import OnEnd, OnEpoch, train_all
+from .masked_training import OnEpoch, train_all
 from .mixture import mixture_weights
 from .network import Autoencoder
 from .settings import Settings
@@ -110,7 +110,6 @@ def fit_masked(
     device: torch.device,
     *,
     on_epoch: OnEpoch,
-    on_end: OnEnd,
     checkpoint: Checkpoint | None = None,
 ) -> tuple[MaskedModel, HeldOutPrediction]:
     """Hold out, fit the base, train the networks, weigh them.
@@ -121,8 +120,6 @@ def fit_masked(
         N × G, observed entries stored (positive).
     on_epoch
         Told the variant, the fold and the record after every epoch, and on going on with a network.
-    on_end
-        Told the record when a network has been trained.
     checkpoint
         Where networks are kept while they are trained, and gone on with.
     """
@@ -136,7 +133,7 @@ def fit_masked(
         for seen, encoding, (stopping, _) in zip(visible, encodings, halves, strict=True)
     ]
     checkpoint = checkpoint or Checkpoint()
-    networks = train_all(data, settings, rng, on_epoch=on_epoch, on_end=on_end, checkpoint=checkpoint)
+    networks = train_all(data, settings, rng, on_epoch=on_epoch, checkpoint=checkpoint)
     return weighed(fit_base(x), [*map(Fold, encodings, networks)], [scored for _, scored in halves], visible)
 
 

@@ -21,7 +21,7 @@ from .counts_staging import SampledCells
 from .inputs import Encoding
 from .masked import Fold, HeldOutPrediction, MaskedModel, weighed
 from .masked_store import LogRows, StagedFold, StoredFold, stage_folds
-from .masked_training import OnEnd, OnEpoch, train_all
+from .masked_training import OnEpoch, train_all
 from .settings import Settings
 from .training import HeldOut
 
@@ -38,7 +38,6 @@ def fit_masked_many(
     device: torch.device,
     *,
     on_epoch: OnEpoch,
-    on_end: OnEnd,
     checkpoint: Checkpoint | None = None,
     folder: Path | None = None,
 ) -> tuple[MaskedModel, HeldOutPrediction]:
@@ -48,7 +47,7 @@ def fit_masked_many(
     ----------
     x
         N × G, observed entries stored (positive); it is read once.
-    on_epoch, on_end, checkpoint
+    on_epoch, checkpoint
         As of `scautoimpute.model.masked.fit_masked`.
     folder
         Where entries are kept on disk while networks are trained; in memory by default.
@@ -66,7 +65,7 @@ def fit_masked_many(
         StoredFold(fold.store, encoding, _held_out(fold.stopping))
         for fold, encoding in zip(staged, encodings, strict=True)
     ]
-    networks = train_all(data, settings, rng, on_epoch=on_epoch, on_end=on_end, checkpoint=checkpoint)
+    networks = train_all(data, settings, rng, on_epoch=on_epoch, checkpoint=checkpoint)
     visible = [fold.store.visible(fold.scored.cells) for fold in staged]
     scoring = [_held_out(fold.scored, among_them=True) for fold in staged]
     base = fit_base_by(BlockSums(staged[0].store.whole_blocks, x.shape[1]))

@@ -17,7 +17,7 @@ from .settings import MANY_CELLS, Settings
 from .threads import torch_threads
 from .training import FoldCells, Training, TrainingPlan, TrainingRecord, train_network
 
-__all__ = ["LARGEST_GAIN", "VARIANTS", "OnEnd", "OnEpoch", "Variant", "train_all", "training_plan"]
+__all__ = ["LARGEST_GAIN", "VARIANTS", "OnEpoch", "Variant", "train_all", "training_plan"]
 
 N_SIDE = 2
 # An epoch of many cells has many steps, of which more is asked: the fall of the error that counts as progress is that
@@ -28,7 +28,6 @@ STEPS_OF_GAIN, LARGEST_GAIN = 15, 0.01
 # the centred variant, 1 % behind at 1,608 steps, was 16 % behind at the end and had taken a quarter of the time
 STEPS_TO_COMPARE, TOO_FAR_BEHIND = 1500, 0.01
 OnEpoch = Callable[[str, int, TrainingRecord], None]
-OnEnd = Callable[[TrainingRecord], None]
 
 
 @dataclass(frozen=True)
@@ -79,7 +78,6 @@ class _Job:
     seed: int
     checkpoint: Checkpoint
     on_epoch: OnEpoch
-    on_end: OnEnd
     record: TrainingRecord = field(default_factory=TrainingRecord)
     network: Autoencoder | None = None
     _begun: tuple[Training, NetworkFile] | None = None
@@ -131,7 +129,6 @@ class _Job:
 
     def _end(self, training: Training, file: NetworkFile) -> None:
         file.keep(training)
-        self.on_end(training.record)
         self.network, self._begun = training.net.requires_grad_(False), None
 
 
@@ -141,7 +138,6 @@ def train_all(
     rng: np.random.Generator,
     *,
     on_epoch: OnEpoch,
-    on_end: OnEnd,
     checkpoint: Checkpoint,
 ) -> list[tuple[Autoencoder, ...]]:
     """Train every variant on every fold; of many cells, those to the end that are not far behind another.
@@ -152,7 +148,7 @@ def train_all(
         Of each fold.
     settings, rng
         What is trained, and what seeds are drawn from.
-    on_epoch, on_end, checkpoint
+    on_epoch, checkpoint
         As of `scautoimpute.model.masked.fit_masked`.
 
     Returns
@@ -173,7 +169,6 @@ def train_all(
                 seed=int(rng.integers(2**63)),
                 checkpoint=checkpoint,
                 on_epoch=on_epoch,
-                on_end=on_end,
             )
             for variant in VARIANTS
         ]
