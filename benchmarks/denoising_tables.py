@@ -165,7 +165,7 @@ def score_table(rows: pd.DataFrame, measure: str, *, more: bool, digits: int) ->
     scores = rows.groupby(["dataset", "method"], observed=True)[measure].agg(["mean", "std", "count"])
     datasets = [name for name in rows["dataset"].cat.categories if name in set(rows["dataset"])]
     compared = at_common_seeds(rows).groupby(["dataset", "method"], observed=True)[measure].mean()
-    best = {name: compared[name].idxmax() if more else compared[name].idxmin() for name in datasets}
+    best = {name: compared[name].max() if more else compared[name].min() for name in datasets}
     most = {name: scores.loc[name]["count"].max() for name in datasets}
     lines = []
     for method in (m for m in METHODS if m in set(rows["method"])):
@@ -176,7 +176,7 @@ def score_table(rows: pd.DataFrame, measure: str, *, more: bool, digits: int) ->
                 continue
             found = scores.loc[name, method]
             text = f"{found['mean']:.{digits}f}"
-            text = f"**{text}**" if method == best[name] else text
+            text = f"**{text}**" if compared.get((name, method)) == best[name] else text
             text += "" if pd.isna(found["std"]) else f" ({found['std']:.{digits}f})"
             cells.append(text if found["count"] == most[name] else f"{text} n={found['count']:.0f}")
         lines.append([method, *cells])

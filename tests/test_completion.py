@@ -131,6 +131,12 @@ def test_factorisations_survive_empty_rows_and_columns(rng):
     assert np.isfinite(soft_impute.impute(sparse.csr_array(dense), rng=stream()).values).all()
 
 
+def test_als_without_a_ridge_stays_within_bounds_where_entries_are_fewer_than_the_rank(rng):
+    visible = partly_seen(rng.normal(size=(40, 30)), 0.1, rng)
+    found = als.impute(visible, rng=stream(), ranks=(8,), ridges=(0.0,))
+    assert np.abs(found.values).max() < 1000
+
+
 @pytest.mark.parametrize("name", FACTORISATIONS)
 def test_factorisations_use_structure_and_the_base_they_are_given(rng, name):
     truth = 5 + rng.normal(size=(80, 3)) @ rng.normal(size=(3, 60)) + 0.1 * rng.normal(size=(80, 60))

@@ -10,11 +10,13 @@ from scipy import sparse
 
 import scautoimpute as sai
 from scautoimpute import AutoImpute
-from scautoimpute.model import masked_training, recorded
-from scautoimpute.model.counts import build_network
+from scautoimpute.model import checkpoint, recorded, training
+from scautoimpute.model.counts import CountsModel, build_network
+from scautoimpute.model.counts_dense import dense_counts, dense_loss, inputs_of
 from scautoimpute.model.counts_inputs import CountsEncoding
-from scautoimpute.model.counts_network import Inputs, Rows, hidden_layer, multinomial_loss, offsets
+from scautoimpute.model.counts_network import Rows, hidden_layer, multinomial_loss, offsets
 from scautoimpute.model.network import initialise_small
+from scautoimpute.model.thinning import split_molecules
 
 pytestmark = [
     pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU on this machine"),
@@ -28,17 +30,24 @@ def adata():
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_loss_and_gradients_are_those_of_the_processor(adata, dtype):
+@pytest.mark.parametrize("n_batches", [1, 3])
+def test_loss_and_gradients_are_those_of_the_processor(adata, dtype, n_batches):
     x = sparse.csr_array(adata.X).astype(np.float32)
-    batch_N, results = np.zeros(x.shape[0], dtype=np.intp), []
+    shown, hidden = split_molecules(x, 0.4, np.random.default_rng(0))
+    batch_N, results = np.arange(x.shape[0]) % n_batches, []
     for device in map(torch.device, ("cpu", "cuda")):
         encoding = CountsEncoding.fit(x, batch_N).to(device)
-        net = build_network(x.shape[1], 1, (32,))
+        net = build_network(x.shape[1], n_batches, (32,))
         initialise_small(net, torch.Generator().manual_seed(0), encoder_sd=1.0)
         net.to(device)
-        h_BH = hidden_layer(net, Inputs.of(encoding.encode(x, batch_N), device), encoding.centre_I)
-        offset_BG, y = offsets(net, encoding, batch_N), Rows.of(x, device)
-        loss = multinomial_loss(h_BH, net.decoder.weight, offset_BG, y, dtype=dtype)
+        h_BH, weight_GH = hidden_layer(net, inputs_of(shown, batch_N, encoding), encoding.centre_I), net.decoder.weight
+        if device.type == "cpu":
+            loss = multinomial_loss(
+                h_BH, weight_GH, offsets(net, encoding, batch_N), Rows.of(hidden, device), dtype=dtype
+            )
+        else:
+            offset_BG = offsets(net, encoding, torch.from_numpy(batch_N).to(device))
+            loss = dense_loss(h_BH, weight_GH, offset_BG, dense_counts(hidden, device), dtype)
         loss.backward()
         results.append([loss.detach().cpu(), *(p.grad.cpu() for p in net.parameters())])
     rounding = {"rtol": 1e-3, "atol": 1e-6} if dtype == torch.float32 else {"rtol": 0.05, "atol": 1e-4}
@@ -94,24 +103,36 @@ def test_steps_that_are_repeated_are_those_that_are_computed(adata, objective, m
     np.testing.assert_array_equal(*layers)
 
 
-def test_a_training_goes_on_there_as_if_it_had_not_stopped(adata, monkeypatch, tmp_path):
-    going_on, processed = masked_training.train_network, sai.pp.recipe_autoimpute(adata, n_top_genes=200, copy=True)
+@pytest.mark.parametrize("objective", ["counts", "masked"])
+def test_a_training_goes_on_there_as_if_it_had_not_stopped(adata, objective, monkeypatch, tmp_path):
+    monkeypatch.setattr(checkpoint, "SECONDS_BETWEEN", 0.0)
+    monkeypatch.setattr(checkpoint, "LARGEST_SHARE", np.inf)
+    data = adata if objective == "counts" else sai.pp.recipe_autoimpute(adata, n_top_genes=200, copy=True)
+    going_on, batch = training.Training.count_step, np.arange(adata.n_obs) % 2 if objective == "counts" else None
 
-    def stop_early(training, data):
-        for record in going_on(training, data):
-            yield record
-            if len(record.epochs) == 4:
-                raise KeyboardInterrupt
+    def stop_early(self):
+        going_on(self)
+        if self.step == 30:  # four batches an epoch: in the midst of one, long after the first was recorded
+            raise KeyboardInterrupt
 
-    def trained(checkpoint):
-        model = AutoImpute("masked", max_epochs=8, device="gpu", random_state=0)
-        return model.fit(processed, checkpoint=checkpoint).impute(processed)
+    def trained(folder):
+        model = AutoImpute(objective, max_epochs=12, device="gpu", random_state=0)
+        model.fit(data, checkpoint=folder, batch=batch)
+        return [p for net in networks_of(model) for p in net.parameters()]
 
     with monkeypatch.context() as stopping:
-        stopping.setattr(masked_training, "train_network", stop_early)
+        stopping.setattr(training.Training, "count_step", stop_early)
         with pytest.raises(KeyboardInterrupt):
             trained(tmp_path / "progress")
-    np.testing.assert_array_equal(trained(tmp_path / "progress"), trained(None))
+    assert list((tmp_path / "progress").glob("*.safetensors"))
+    for stopped, whole in zip(trained(tmp_path / "progress"), trained(None), strict=True):
+        torch.testing.assert_close(stopped, whole, rtol=0, atol=0)
+
+
+def networks_of(model):
+    """All of a fitted model."""
+    fitted = model.model_
+    return fitted.networks if isinstance(fitted, CountsModel) else [n for fold in fitted.folds for n in fold.networks]
 
 
 def test_the_published_training_follows_the_processor(adata):

@@ -206,8 +206,10 @@ def offsets(net: Autoencoder, encoding: CountsEncoding, batch_B: NDArray[np.intp
     """What is added to the logits of each cell: log frequencies and biases; one row where there is one batch."""
     if net.side is None:
         return encoding.log_frequency_KG + net.decoder.bias
-    chosen_B = torch.as_tensor(batch_B, device=encoding.unit_G.device)
-    return (encoding.log_frequency_KG + net.side.weight.t() + net.decoder.bias).index_select(0, chosen_B)
+    table_KG: Tensor = encoding.log_frequency_KG + net.side.weight.t() + net.decoder.bias
+    if isinstance(batch_B, Tensor):  # on a GPU the gradient of a selection adds up in no order
+        return functional.one_hot(batch_B, len(table_KG)).to(table_KG.dtype) @ table_KG
+    return table_KG.index_select(0, torch.as_tensor(batch_B, device=table_KG.device))
 
 
 def log_shares(h_BH: Tensor, weight_GH: Tensor, offset_BG: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:

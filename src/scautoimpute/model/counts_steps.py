@@ -18,7 +18,6 @@ from .counts_dense import dense_counts, dense_inputs, dense_loss, parted
 from .counts_inputs import CountsEncoding
 from .counts_network import Inputs, Rows, Workspace, hidden_layer, multinomial_loss, offsets, product_type
 from .counts_store import CountsStore
-from .optimizer import AdamW
 from .processes import ALONE, Processes
 from .recorded import RecordedStep
 from .thinning import thin_values, with_values
@@ -125,5 +124,4 @@ def recorded_step(training: "CountsTraining", data: CountsData) -> RecordedStep:
         loss = dense_loss(h_BH, net.decoder.weight, offsets(net, encoding, own_B), y_BG, dtype)
         return training.descend(loss, weight=y_BG.sum())
 
-    can_be_recorded = isinstance(training.optimizer, AdamW) and data.processes.size == 1
-    return RecordedStep(descended, training.generator, size=training.plan.batch_size if can_be_recorded else None)
+    return RecordedStep(descended, training.generator, size=training.size_recorded)

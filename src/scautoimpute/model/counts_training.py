@@ -25,14 +25,16 @@ __all__ = ["CountsTraining", "held_out_loss", "train_counts"]
 
 # Cells at a time where nothing is learned: on the processor as many as where something is, so that memory is used
 # again; on a GPU more, which would wait for orders
-CELLS_PER_BLOCK, CELLS_PER_BLOCK_THERE = 128, 1024
+CELLS_PER_BLOCK, CELLS_PER_BLOCK_ON_GPU = 128, 1024
 STEPS_BETWEEN = 20  # evaluations of the held-out molecules
 SMALL_GAIN = 0.01  # of what was gained so far, is no reason to go on; checked on ten sets of 140 to 10,000 cells
 
 
 @dataclass
 class CountsTraining(Training):
-    """A training whose every draw (order of the cells, thinning) comes from one NumPy generator; on a GPU, it thins.
+    """A training whose every draw (order of the cells, thinning) comes from one NumPy generator.
+
+    On a GPU that gives the order, and the generator of torch thins.
 
     The error is NaN after epochs that were not evaluated, which beats nothing.
 
@@ -139,7 +141,7 @@ def held_out_loss(net: Autoencoder | None, data: CountsData, workspace: Workspac
     """Negative log-likelihood of a held-out molecule; by the gene frequencies if there is no `net`."""
     total, n_molecules, dtype = 0.0, float(data.stopping.sum()), product_type(data.device)
     own = data.processes.part(len(data.stopping_cells))
-    size = CELLS_PER_BLOCK if data.device.type == "cpu" else CELLS_PER_BLOCK_THERE
+    size = CELLS_PER_BLOCK if data.device.type == "cpu" else CELLS_PER_BLOCK_ON_GPU
     for start in range(own.start, own.stop, size):
         block = slice(start, min(start + size, own.stop))
         rows, y = data.stopping_cells[block], data.stopping[block]

@@ -17,7 +17,7 @@ from torch import Tensor
 from .inputs import Encoded, Encoding, corrupt
 from .network import Autoencoder
 from .objectives import masked_squared_error
-from .optimizer import Optimizer, load_optimizer, make_optimizer, optimizer_tensors
+from .optimizer import AdamW, Optimizer, load_optimizer, make_optimizer, optimizer_tensors
 from .processes import ALONE, Processes
 from .recorded import RecordedStep
 
@@ -164,6 +164,12 @@ class Training:
         return (self.counted_error if self.plan.gains_add_up else self.best_error) * (1 - self.plan.min_gain)
 
     @property
+    def size_recorded(self) -> int | None:
+        """Rows of the batches that a GPU may repeat: AdamW's state stays in place, and no process waits for another."""
+        alone = isinstance(self.optimizer, AdamW) and self.processes.size == 1
+        return self.plan.batch_size if alone else None
+
+    @property
     def is_over(self) -> bool:
         """Whether there is no epoch to come."""
         epochs = self.record.epochs
@@ -282,7 +288,7 @@ def train_network(training: Training, data: FoldCells) -> Iterator[TrainingRecor
         error = masked_squared_error(x_BG, y_BG, weight_BG)
         return training.descend(error / weight_BG.sum().clamp(min=1) / noise_variance)
 
-    step = RecordedStep(descended, generator, size=plan.batch_size if plan.optimizer == "adamw" else None)
+    step = RecordedStep(descended, generator, size=training.size_recorded)
     while not training.is_over:
         order = torch.randperm(n_cells, generator=generator, device=generator.device)
         total = 0.0
