@@ -311,10 +311,12 @@ def test_a_child_that_is_killed_costs_its_own_cell(folder, tmp_path):
         f"reproduce({str(folder)!r}, output={str(output)!r}, methods=['none', 'autoimpute-paper'], jobs=1, seeds=1,"
         "          datasets=['typed', 'untyped'], experiments=['recovery'], time_limit=5)"
     )
-    run = subprocess.Popen([sys.executable, "-c", program])
+    run = subprocess.Popen([sys.executable, "-c", program], stderr=subprocess.PIPE, text=True)
     victim = wait_for(lambda: len(list(output.glob("cells/*.json"))) == 2 and workers_of(run.pid))[0]
     os.kill(victim.pid, signal.SIGKILL)
-    assert run.wait(timeout=120) == 0
+    _, said = run.communicate(timeout=120)
+    assert run.returncode == 0
+    assert "leaked" not in said
     cells = {(c["dataset"], c["method"]): c for c in json.loads((output / "results.json").read_text())["cells"]}
     killed = cells["untyped", "autoimpute-paper"]
     assert killed["status"] == "failed"

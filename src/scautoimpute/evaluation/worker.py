@@ -18,6 +18,7 @@ import sklearn.cluster
 import sklearn.decomposition  # noqa: F401
 import threadpoolctl
 import torch
+from tqdm import tqdm
 
 from ..methods import method_named
 from .experiments import EXPERIMENTS
@@ -44,6 +45,7 @@ def run_task(task: Task, connection: Connection, alive: Connection) -> None:
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group: the parent decides
     threading.Thread(target=_end_with_parent, args=(alive,), daemon=True).start()
+    tqdm.set_lock(threading.RLock())  # its own holds a semaphore, which a process that is killed leaves to the system
     torch.set_num_threads(1)
     threadpoolctl.threadpool_limits(1)
     trial = Trial(task, connection.send)
