@@ -46,11 +46,8 @@ class RecordedStep:
         return loss
 
     def _record(self, batch: tuple[Tensor, ...]) -> tuple[torch.cuda.CUDAGraph, tuple[Tensor, ...], Tensor]:
-        graph, places, device = (
-            torch.cuda.CUDAGraph(),
-            tuple(tensor.clone() for tensor in batch),
-            self._generator.device,
-        )
+        graph, places = torch.cuda.CUDAGraph(), tuple(tensor.clone() for tensor in batch)
+        device = self._generator.device
         graph.register_generator_state(self._generator)
         with torch.cuda.device(device), torch.cuda.graph(graph, stream=torch.cuda.Stream(device)):
             loss = self._compute(*places)
