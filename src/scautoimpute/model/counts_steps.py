@@ -92,13 +92,18 @@ class _Batch:
 
 def sparse_steps(training: "CountsTraining", data: CountsData, workspace: Workspace, parts: Parts) -> Iterator[Step]:
     """Take a step on each of `parts`, all of it on stored values alone; batches are drawn beside the steps."""
-    net, dtype = training.net, product_type(data.device)
     drawn = (_Batch.drawn(rows, data, training.rng) for rows in parts)
     for batch in made_ahead(drawn, n_ahead=int(room_beside(data.device))):
-        h_BH = hidden_layer(net, batch.inputs, data.encoding.centre_I)
-        offset_BG = offsets(net, data.encoding, batch.batch_B)
-        loss = multinomial_loss(h_BH, net.decoder.weight, offset_BG, batch.target, dtype=dtype, workspace=workspace)
-        yield Step(batch.n_cells, training.take_step(loss, weight=batch.n_molecules), batch.drawn_to)
+        yield Step(batch.n_cells, _sparse_step(training, data, batch, workspace), batch.drawn_to)
+
+
+def _sparse_step(training: "CountsTraining", data: CountsData, batch: _Batch, workspace: Workspace) -> float:
+    """Return the loss; what it was made from is let go of before the next batch is."""
+    net, dtype = training.net, product_type(data.device)
+    h_BH = hidden_layer(net, batch.inputs, data.encoding.centre_I)
+    offset_BG = offsets(net, data.encoding, batch.batch_B)
+    loss = multinomial_loss(h_BH, net.decoder.weight, offset_BG, batch.target, dtype=dtype, workspace=workspace)
+    return training.take_step(loss, weight=batch.n_molecules)
 
 
 # ------------------------------------------------------------------------------------------ on a GPU
