@@ -29,6 +29,14 @@ def adata():
     return sai.datasets.simulate(n_cells=400, n_genes=300, random_state=0)
 
 
+def imputed(adata, model):
+    """The layer that a model makes of counts, dense."""
+    there = adata.copy()
+    sai.tl.autoimpute(there, model=model)
+    layer = there.layers["imputed"]
+    return layer.toarray() if sparse.issparse(layer) else layer
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("n_batches", [1, 3])
 def test_loss_and_gradients_are_those_of_the_processor(adata, dtype, n_batches):
@@ -60,12 +68,7 @@ def test_a_model_says_the_same_wherever_it_is(adata, objective, tmp_path):
     trained = AutoImpute(objective, max_epochs=10, device="gpu", random_state=0)
     sai.tl.autoimpute(adata.copy(), model=trained)
     trained.save(tmp_path / "model")
-    results = []
-    for device in ("cpu", "cuda"):
-        there = adata.copy()
-        sai.tl.autoimpute(there, model=AutoImpute.load(tmp_path / "model", device=device))
-        layer = there.layers["imputed"]
-        results.append(layer.toarray() if sparse.issparse(layer) else layer)
+    results = [imputed(adata, AutoImpute.load(tmp_path / "model", device=device)) for device in ("cpu", "cuda")]
     np.testing.assert_allclose(*results, rtol=0.02, atol=0.01)  # products in bfloat16
 
 
@@ -82,12 +85,8 @@ def test_training_there_is_as_good(adata, objective):
 
 @pytest.mark.parametrize("objective", ["counts", "masked"])
 def test_same_seed_same_bytes_there(adata, objective):
-    layers = []
-    for _ in range(2):
-        there = adata.copy()
-        sai.tl.autoimpute(there, model=AutoImpute(objective, max_epochs=10, device="gpu", random_state=0))
-        layer = there.layers["imputed"]
-        layers.append(layer.toarray() if sparse.issparse(layer) else layer)
+    models = (AutoImpute(objective, max_epochs=10, device="gpu", random_state=0) for _ in range(2))
+    layers = [imputed(adata, model) for model in models]
     np.testing.assert_array_equal(*layers)
 
 
@@ -96,10 +95,7 @@ def test_steps_that_are_repeated_are_those_that_are_computed(adata, objective, m
     layers = []
     for steps_before in (recorded.STEPS_BEFORE, 10**9):
         monkeypatch.setattr(recorded, "STEPS_BEFORE", steps_before)
-        there = adata.copy()
-        sai.tl.autoimpute(there, model=AutoImpute(objective, max_epochs=10, device="gpu", random_state=0))
-        layer = there.layers["imputed"]
-        layers.append(layer.toarray() if sparse.issparse(layer) else layer)
+        layers.append(imputed(adata, AutoImpute(objective, max_epochs=10, device="gpu", random_state=0)))
     np.testing.assert_array_equal(*layers)
 
 

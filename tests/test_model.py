@@ -483,17 +483,18 @@ def test_small_start_is_small_and_begins_at_nothing():
 
 def test_the_bar_is_as_long_as_trainings_are_thought_to_take():
     records = [TrainingRecord() for _ in range(3)]
-    with progress.no_progress(), epochs_bar(3, n_steps=200, steps_per_epoch=10, at_most=50) as bar:
+    plan = TrainingPlan(learning_rate=0.01, batch_size=10, max_epochs=50)
+    with progress.no_progress(), epochs_bar(3, plan, 100, n_steps=200) as bar:
         assert bar.expected == 60  # nothing is known but what is usual: 20 epochs each
         for record, n_epochs in zip(records, (10, 30, 50), strict=True):
             record.epochs += [{}] * n_epochs
-        bar.show(0, records[0])
+        bar.show("a", records[0])
         assert bar.expected == 60
         records[0].converged = True
-        bar.show(0, records[0])
+        bar.show("a", records[0])
         assert bar.expected == 30  # the others as long as the one that has ended
-        bar.show(1, records[1])
+        bar.show("b", records[1])
         assert bar.expected == pytest.approx(10 + 33 + 10)  # one goes on beyond that
         records[1].left_behind = True
-        bar.show(2, records[2])
+        bar.show("c", records[2])
         assert bar.expected == 90  # the third has had all that it may have

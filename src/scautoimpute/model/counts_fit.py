@@ -26,7 +26,7 @@ from .settings import Settings
 from .threads import threads_for, torch_threads
 from .training import TrainingPlan, TrainingRecord
 
-__all__ = ["batch_size", "fit_counts", "n_networks"]
+__all__ = ["counts_plan", "fit_counts", "n_networks"]
 
 ENCODER_SD = 0.0183
 # What is averaged of few cells. Measured with 1, 3, 5 networks, milli-nats per held-out molecule over the gene mean:
@@ -93,9 +93,19 @@ def n_networks(n_cells: int, settings: Settings) -> int:
     return settings.n_networks or (NETWORKS_OF_FEW if n_cells <= FEW_CELLS else 1)
 
 
-def batch_size(n_cells: int, settings: Settings) -> int:
-    """Return how many cells a step takes: as asked, else by their number."""
-    return settings.batch_size or min(128, max(16, n_cells // 4))
+def counts_plan(settings: Settings, n_cells: int) -> TrainingPlan:
+    """How long and how fast to train each network."""
+    return TrainingPlan(
+        learning_rate=settings.learning_rate,
+        batch_size=settings.batch_size or min(128, max(16, n_cells // 4)),
+        max_epochs=settings.max_epochs,
+        min_gain=settings.threshold,
+        patience_epochs=10,
+        patience_steps=(300, 600),
+        weight_decay=settings.l2,
+        averaging=0.99,
+        optimizer=settings.optimizer,
+    )
 
 
 def _train(
@@ -111,17 +121,7 @@ def _train(
     initialise_small(net, generator, encoder_sd=ENCODER_SD)
     first = net.layers[0].weight
     first.data = first.data.t().contiguous().t()  # gene by gene in memory, as the sparse product reads it
-    plan = TrainingPlan(
-        learning_rate=settings.learning_rate,
-        batch_size=batch_size(n_cells, settings),
-        max_epochs=settings.max_epochs,
-        min_gain=settings.threshold,
-        patience_epochs=10,
-        patience_steps=(300, 600),
-        weight_decay=settings.l2,
-        averaging=0.99,
-        optimizer=settings.optimizer,
-    )
+    plan = counts_plan(settings, n_cells)
     training = CountsTraining(net, plan, generator, rng=np.random.default_rng(rng.integers(2**63)))
     training.processes = data.processes
     file.load(training)

@@ -93,7 +93,7 @@ class _Batch:
 def sparse_steps(training: "CountsTraining", data: CountsData, workspace: Workspace, parts: Parts) -> Iterator[Step]:
     """Take a step on each of `parts`, all of it on stored values alone; batches are drawn beside the steps."""
     drawn = (_Batch.drawn(rows, data, training.rng) for rows in parts)
-    for batch in made_ahead(drawn, n_ahead=int(room_beside(data.device))):
+    for batch in made_ahead(drawn, n_ahead=int(room_beside())):
         yield Step(batch.n_cells, _sparse_step(training, data, batch, workspace), batch.drawn_to)
 
 

@@ -34,9 +34,8 @@ SMALL_GAIN = 0.01  # of what was gained so far, is no reason to go on; checked o
 class CountsTraining(Training):
     """A training whose every draw (order of the cells, thinning) comes from one NumPy generator.
 
-    On a GPU that gives the order, and the generator of torch thins.
-
-    The error is NaN after epochs that were not evaluated, which beats nothing.
+    On a GPU that gives the order alone, and the generator of torch thins. The error is NaN after epochs that were not
+    evaluated, which beats nothing.
 
     Attributes
     ----------
@@ -113,8 +112,7 @@ def train_counts(
         return
     plan, workspace = training.plan, Workspace()
     cells = np.flatnonzero(np.diff(data.visible.indptr))
-    steps_per_epoch = math.ceil(len(cells) / plan.batch_size)
-    epochs_between = math.ceil(STEPS_BETWEEN / steps_per_epoch)
+    epochs_between = math.ceil(STEPS_BETWEEN / plan.steps_per_epoch(len(cells)))
     if data.device.type == "cpu":
         take_steps = partial(sparse_steps, training, data, workspace)
     else:

@@ -2,18 +2,17 @@
 
 import statistics
 import threading
-from collections.abc import Hashable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 from ..progress import progress_bar
-from .training import TrainingRecord
+from .training import TrainingPlan, TrainingRecord
 
 __all__ = ["EpochsBar", "epochs_bar"]
 
-GOING_ON = (
-    1.1  # epochs that a training will have had at its end, to those it has, where these are more than was guessed
-)
+# Epochs that a training is thought to end with, to those it has, where these are more than was guessed
+GOING_ON = 1.1
 
 
 class EpochsBar:
@@ -29,46 +28,52 @@ class EpochsBar:
         Epochs that one takes, as long as none has ended; then it is the mean of those that have.
     at_most
         Epochs after which one ends.
+
+    Attributes
+    ----------
+    records
+        What the trainings that were shown have come to, by network and fold.
     """
 
     def __init__(self, bar: Any, n_networks: int, *, typical: float, at_most: int) -> None:
-        self._bar, self._n_networks, self._at_most = bar, n_networks, at_most
-        self._typical = min(typical, at_most)
-        self._records: dict[Hashable, TrainingRecord] = {}
+        self._bar, self._n_networks, self._typical, self._at_most = bar, n_networks, typical, at_most
+        self.records: dict[tuple[str, int], TrainingRecord] = {}
         self._lock = threading.Lock()
 
-    def show(self, network: Hashable, record: TrainingRecord) -> None:
+    def show(self, network: str, record: TrainingRecord, *, fold: int = 0) -> None:
         """Note what a network's training came to; several threads may."""
         with self._lock:
-            self._records[network] = record
-            n_done = sum(len(r.epochs) for r in self._records.values())
+            self.records[network, fold] = record
+            n_done = sum(len(r.epochs) for r in self.records.values())
             self._bar.total = max(round(self.expected), n_done)
             self._bar.update(n_done - self._bar.n)
 
     @property
     def expected(self) -> float:
         """Epochs that all networks together are thought to take."""
-        ended = [len(r.epochs) for r in self._records.values() if self._has_ended(r)]
-        begun = [len(r.epochs) for r in self._records.values() if not self._has_ended(r)]
+        ended = [len(r.epochs) for r in self.records.values() if self._has_ended(r)]
+        begun = [len(r.epochs) for r in self.records.values() if not self._has_ended(r)]
         typical = statistics.fmean(ended) if ended else self._typical
         going_on = (min(max(typical, GOING_ON * n), self._at_most) for n in begun)
-        return sum(ended) + sum(going_on) + typical * (self._n_networks - len(self._records))
+        return sum(ended) + sum(going_on) + typical * (self._n_networks - len(self.records))
 
     def _has_ended(self, record: TrainingRecord) -> bool:
         return record.converged or record.left_behind or len(record.epochs) >= self._at_most
 
 
 @contextmanager
-def epochs_bar(n_networks: int, *, n_steps: int, steps_per_epoch: int, at_most: int) -> Iterator[EpochsBar]:
+def epochs_bar(n_networks: int, plan: TrainingPlan, n_cells: int, *, n_steps: int) -> Iterator[EpochsBar]:
     """Show the bar of trainings that are thought to take `n_steps` each.
 
     Parameters
     ----------
-    n_networks, at_most
-        As of `EpochsBar`.
-    n_steps, steps_per_epoch
-        Of one network.
+    n_networks
+        How many will be trained.
+    plan, n_cells
+        How each is, and on how many cells.
+    n_steps
+        Of each.
     """
-    typical = max(1.0, n_steps / steps_per_epoch)
-    with progress_bar(round(n_networks * min(typical, at_most)), "training (about)", "epoch") as bar:
-        yield EpochsBar(bar, n_networks, typical=typical, at_most=at_most)
+    typical = min(max(1.0, n_steps / plan.steps_per_epoch(n_cells)), plan.max_epochs)
+    with progress_bar(round(n_networks * typical), "training (about)", "epoch") as bar:
+        yield EpochsBar(bar, n_networks, typical=typical, at_most=plan.max_epochs)

@@ -1,6 +1,5 @@
 """From observed entries and settings to a model, its history and its held-out scores."""
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
@@ -16,7 +15,7 @@ from ..metrics.recovery import gene_cell_bias, gene_mean, hide_entries, recovery
 from ..progress import progress_bar
 from .checkpoint import Checkpoint, digest_of
 from .counts import CountsModel
-from .counts_fit import batch_size, fit_counts, n_networks
+from .counts_fit import counts_plan, fit_counts, n_networks
 from .counts_store import CountsRows
 from .detection import fit_detection
 from .epochs_bar import epochs_bar
@@ -102,9 +101,9 @@ def fit_counts_model(
 
     What is trained on is kept in memory, or where `staging` says.
     """
-    steps_per_epoch = math.ceil(x.shape[0] / batch_size(x.shape[0], settings))
-    known = {"steps_per_epoch": steps_per_epoch, "at_most": settings.max_epochs}
-    with epochs_bar(n_networks(x.shape[0], settings), n_steps=STEPS_OF_COUNTS, **known) as bar:
+    n_cells = x.shape[0]
+    plan = counts_plan(settings, n_cells)
+    with epochs_bar(n_networks(n_cells, settings), plan, n_cells, n_steps=STEPS_OF_COUNTS) as bar:
         place = None if staging is None else staging.place(x, settings, len(batches))
         kept: dict[str, Any] = {"checkpoint": checkpoint, "staging": place}
         model, scores, records = fit_counts(
@@ -124,23 +123,20 @@ def _fit_default(
     device: torch.device,
     checkpoint: Checkpoint,
 ) -> Outcome:
-    records: dict[tuple[str, int], TrainingRecord] = {}
     n_cells = x.shape[0]
-    steps_per_epoch = math.ceil(n_cells / training_plan(VARIANTS[0], settings, n_cells).batch_size)
-    known = {"steps_per_epoch": steps_per_epoch, "at_most": settings.max_epochs}
-    with epochs_bar(settings.n_folds * len(VARIANTS), n_steps=STEPS_OF_LOGS, **known) as bar:
+    plan = training_plan(VARIANTS[0], settings, n_cells)
+    with epochs_bar(settings.n_folds * len(VARIANTS), plan, n_cells, n_steps=STEPS_OF_LOGS) as bar:
 
         def on_epoch(network: str, fold: int, record: TrainingRecord) -> None:
-            records[network, fold] = record
-            bar.show((network, fold), record)
+            bar.show(network, record, fold=fold)
 
         model, prediction = fit(x, settings, rng, device, on_epoch=on_epoch, checkpoint=checkpoint)
     rows = [
         {"network": network, "fold": fold} | epoch
-        for (network, fold), r in sorted(records.items())
+        for (network, fold), r in sorted(bar.records.items())
         for epoch in r.epochs
     ]
-    converged = all(record.converged or record.left_behind for record in records.values())
+    converged = all(record.converged or record.left_behind for record in bar.records.values())
     return Outcome(model, pd.DataFrame(rows, columns=HISTORY_COLUMNS), _scores(prediction), converged)
 
 

@@ -115,7 +115,7 @@ class _Job:
         return min(epoch[Training.error_name] for epoch in self.record.epochs[: self._epochs_of(n_steps)])
 
     def _epochs_of(self, n_steps: int) -> int:
-        return math.ceil(n_steps / math.ceil(self.data.shape[0] / self.plan.batch_size))
+        return math.ceil(n_steps / self.plan.steps_per_epoch(self.data.shape[0]))
 
     def _begin(self) -> tuple[Training, NetworkFile]:
         net, generator = self.variant.start(self.data, self.hidden, self.seed)

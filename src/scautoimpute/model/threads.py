@@ -37,13 +37,7 @@ def torch_threads(n: int) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def room_beside(device: torch.device) -> bool:
-    """Return whether something can be made beside the products: by a processor that they do not use.
-
-    Parameters
-    ----------
-    device
-        Where the products are made.
-    """
+def room_beside() -> bool:
+    """Return whether something can be made beside the products: by a processor that torch does not use."""
     n_processors = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return device.type != "cpu" or n_processors > torch.get_num_threads()
+    return n_processors > torch.get_num_threads()

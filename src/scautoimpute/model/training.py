@@ -100,10 +100,14 @@ class TrainingPlan:
     optimizer: Optimizer = "adamw"
     product: torch.dtype = torch.float32  # in which matrices are multiplied
 
+    def steps_per_epoch(self, n_cells: int) -> int:
+        """Batches that it takes to see every cell once."""
+        return math.ceil(n_cells / self.batch_size)
+
     def patience(self, n_cells: int) -> int:
         """Steps without progress after which training stops; few cells make epochs of few steps."""
         fewest, most = self.patience_steps
-        return min(max(self.patience_epochs * math.ceil(n_cells / self.batch_size), fewest), most)
+        return min(max(self.patience_epochs * self.steps_per_epoch(n_cells), fewest), most)
 
 
 @dataclass
