@@ -28,7 +28,7 @@ from .network import Autoencoder
 __all__ = ["EXPERTS", "CountsModel", "build_network", "network_names", "whole_posterior"]
 
 EXPERTS = ("gene_frequencies", "gene_frequencies_own_counts", "network", "network_own_counts")
-CELLS_PER_BLOCK = 256
+CELLS_PER_BLOCK, VALUES_PER_BLOCK = 256, 2**20  # a processor takes longer over matrices that its cache cannot hold
 
 
 @dataclass(frozen=True)
@@ -135,10 +135,12 @@ class CountsModel:
         blocks = ((inputs_of(x[rows], batch_N[rows], self.encoding), self.encoding.centre_I) for rows in self.blocks(x))
         return np.concatenate([as_array(hidden_layer(self.networks[0], *block)) for block in blocks])
 
-    @staticmethod
-    def blocks(x: CountsRows) -> Iterator[slice]:
-        """Rows of as many cells as are dense in memory at a time."""
-        return row_blocks(x, CELLS_PER_BLOCK)
+    def blocks(self, x: CountsRows) -> Iterator[slice]:
+        """Rows of as many cells as are dense in memory at a time; powers of two, so that parts make the same blocks."""
+        size = CELLS_PER_BLOCK
+        while self.device.type == "cpu" and size > 1 and size * x.shape[1] > VALUES_PER_BLOCK:
+            size //= 2
+        return row_blocks(x, size)
 
     def dense(self, x: sparse.csr_array) -> tuple[Tensor, Tensor]:
         """Counts, and the molecules of each cell, as tensors: B × G, B × 1."""

@@ -1,6 +1,7 @@
 """What the experts of the counts objective are worth: dispersions, weights and scores on held-out molecules.
 
-Shape legend: N cells, B cells in a block, G genes, V held-out entries, S scales of the dispersions, K experts.
+Shape legend: N cells, B cells in a block, G genes, V held-out entries, E estimates of the shares, S scales of the
+dispersions, K = 2E experts.
 """
 
 from collections.abc import Iterator
@@ -20,7 +21,7 @@ from ..progress import progress_bar
 from .counts import CountsModel
 from .counts_network import as_array
 from .counts_store import CountsRows
-from .dispersion import SCALES, DispersionMoments, gamma_posterior
+from .dispersion import SCALES, DispersionMoments
 from .mixture import expert_weights
 from .processes import ALONE, Processes
 
@@ -48,26 +49,54 @@ class HeldOutMolecules:
 
 @dataclass(frozen=True)
 class _Table:
-    """Shares at the held-out entries, of everything that is compared."""
+    """What the shares at the held-out entries are computed from, by every estimate alone and with the cell's counts.
+
+    Attributes
+    ----------
+    count_V, cell_V, own_V
+        Held-out molecules, whose they are, and visible ones of the same gene.
+    library_V
+        Visible molecules of the cell.
+    share_VE, dispersion_VE
+        Share and φ of the gene by each estimate.
+    total_NES
+        Sum over a cell's genes of the posterior, before it is brought to `whole_NE` as by `gamma_posterior`.
+    whole_NE
+        Sum over the genes of the counts that each estimate expects of a cell.
+    """
 
     count_V: NDArray[np.float64]
     cell_V: NDArray[np.intp]
     own_V: NDArray[np.float32]
-    raw_V2: NDArray[np.float32]
-    posterior_V2S: NDArray[np.float32]
+    library_V: NDArray[np.float32]
+    share_VE: NDArray[np.float32]
+    dispersion_VE: NDArray[np.float32]
+    total_NES: NDArray[np.float32]
+    whole_NE: NDArray[np.float32]
 
-    def __getitem__(self, chosen_V: NDArray[np.bool_]) -> "_Table":
-        return _Table(*(array[chosen_V] for array in vars(self).values()))
+    def of(self, chosen_V: NDArray[np.bool_]) -> "_Table":
+        """Keep some entries."""
+        return replace(self, **{name: array[chosen_V] for name, array in vars(self).items() if "_V" in name})
 
-    def scales(self) -> tuple[int, int]:
-        """Position in `SCALES` of the most likely one for the gene frequencies and for the network."""
-        log_2S = np.tensordot(self.count_V, np.log(np.maximum(self.posterior_V2S, SMALLEST)), axes=1)
-        first, second = log_2S.argmax(axis=1)
-        return int(first), int(second)
+    def posterior(self, estimate: int, scale: int) -> NDArray[np.float32]:
+        """Share by the posterior about an estimate, its dispersions multiplied with one of `SCALES`."""
+        mean_V = self.share_VE[:, estimate] * self.library_V
+        ratio_V = mean_V * self.dispersion_VE[:, estimate] * np.float32(SCALES[scale])
+        posterior_V = mean_V + (self.own_V - mean_V) * (ratio_V / (1 + ratio_V))
+        factor_N = self.whole_NE[:, estimate] / np.maximum(self.total_NES[:, estimate, scale], SMALLEST)
+        shares: NDArray[np.float32] = posterior_V * factor_N[self.cell_V] / self.library_V
+        return shares
 
-    def experts(self, scales: tuple[int, int]) -> NDArray[np.float64]:
+    def scales(self) -> list[int]:
+        """Position in `SCALES` of the most likely one for each estimate."""
+        return [
+            int(np.argmax([self.count_V @ _log(self.posterior(e, s)) for s in range(len(SCALES))]))
+            for e in range(self.share_VE.shape[1])
+        ]
+
+    def experts(self, scales: list[int]) -> NDArray[np.float64]:
         """Shares by each expert, V × K."""
-        columns = [c for i in (0, 1) for c in (self.raw_V2[:, i], self.posterior_V2S[:, i, scales[i]])]
+        columns = [c for e, s in enumerate(scales) for c in (self.share_VE[:, e], self.posterior(e, s))]
         return np.stack(columns, axis=1).astype(np.float64)
 
 
@@ -124,29 +153,38 @@ def _dispersions(model: CountsModel, x: CountsRows, batch_N: NDArray[np.intp], p
 
 @torch.no_grad()
 def _table(model: CountsModel, held_out: HeldOutMolecules) -> _Table:
-    parts: list[_Table] = []
+    parts: list[dict[str, NDArray[Any]]] = []
     for rows, shares in held_out.blocks(model):
         molecules = held_out.molecules[rows]
-        row_V, column_V = molecules.nonzero()
-        at = torch.as_tensor(row_V, device=model.device), torch.as_tensor(column_V, device=model.device)
+        cell_V, gene_V = molecules.nonzero()
+        at = torch.as_tensor(cell_V, device=model.device), torch.as_tensor(gene_V, device=model.device)
         x_BG, library_B1 = model.dense(held_out.visible[rows])
         library_B1 = library_B1.clamp(min=SMALLEST)
-        posteriors = [
-            [
-                gamma_posterior(x_BG, share_BG * library_B1, dispersion_G * scale)[0][at] / library_B1[at[0], 0]
-                for scale in SCALES
-            ]
-            for share_BG, dispersion_G in zip(shares, model.dispersion_2G, strict=True)
+        of_each = [
+            (share_BG[at], phi_G[at[1]], *_sums(x_BG, share_BG * library_B1, phi_G))
+            for share_BG, phi_G in zip(shares, model.dispersion_2G, strict=True)
         ]
-        part = _Table(
-            count_V=molecules.data.astype(np.float64),
-            cell_V=row_V + rows.start,
-            own_V=as_array((x_BG / library_B1)[at]),
-            raw_V2=as_array(torch.stack([share_BG[at] for share_BG in shares], 1)),
-            posterior_V2S=as_array(torch.stack([torch.stack(row, 1) for row in posteriors], 1)),
-        )
-        parts.append(part)
-    return _Table(*(np.concatenate(arrays) for arrays in zip(*(vars(p).values() for p in parts), strict=True)))
+        names = "share_VE", "dispersion_VE", "whole_NE", "total_NES"
+        of_entries = {n: torch.stack(each, 1) for n, each in zip(names, zip(*of_each, strict=True), strict=True)}
+        of_entries |= {"own_V": x_BG[at], "library_V": library_B1[at[0], 0]}
+        counted = {"count_V": molecules.data.astype(np.float64), "cell_V": cell_V + rows.start}
+        parts.append(counted | {name: as_array(tensor) for name, tensor in of_entries.items()})
+    return _Table(**{name: np.concatenate([part[name] for part in parts]) for name in parts[0]})
+
+
+def _sums(x_BG: Tensor, mean_BG: Tensor, dispersion_G: Tensor) -> tuple[Tensor, Tensor]:
+    """Sum over the genes of μ, and of μ·(1 − s) + x·s = x − (x − μ) / (1 + φμ) for each of `SCALES`: B, B × S."""
+    ratio_BG, residual_BG, one = mean_BG * dispersion_G, x_BG - mean_BG, torch.ones((), device=x_BG.device)
+    buffer_BG, own_B, totals = torch.empty_like(mean_BG), x_BG.sum(1), []
+    for scale in SCALES:
+        torch.add(one, ratio_BG, alpha=scale, out=buffer_BG)
+        totals.append(own_B - torch.div(residual_BG, buffer_BG, out=buffer_BG).sum(1))
+    return mean_BG.sum(1), torch.stack(totals, 1)
+
+
+def _log(share_V: NDArray[np.floating[Any]]) -> NDArray[np.floating[Any]]:
+    logs: NDArray[np.floating[Any]] = np.log(np.maximum(share_V, SMALLEST))
+    return logs
 
 
 def _scores(table: _Table, share_VK: NDArray[np.float64], held_out: HeldOutMolecules) -> dict[str, Any]:
@@ -158,15 +196,15 @@ def _scores(table: _Table, share_VK: NDArray[np.float64], held_out: HeldOutMolec
     mixed_V = np.empty(len(share_VK))
     odd_V = table.cell_V % 2 == 1
     for half_V in (odd_V, ~odd_V):
-        other = table[~half_V] if (~half_V).any() else table
+        other = table.of(~half_V) if (~half_V).any() else table
         scales = other.scales()
-        mixed_V[half_V] = table[half_V].experts(scales) @ expert_weights(other.experts(scales), other.count_V)
+        mixed_V[half_V] = table.of(half_V).experts(scales) @ expert_weights(other.experts(scales), other.count_V)
     library_N = row_sums(held_out.visible)
     expected_V = library_N[table.cell_V] * (table.count_V.sum() / max(library_N.sum(), 1.0))
     compared = {
         "model": mixed_V,
         "gene_mean": share_VK[:, 0],
-        "no_imputation": FLOOR * share_VK[:, 0] + (1 - FLOOR) * table.own_V,
+        "no_imputation": FLOOR * share_VK[:, 0] + (1 - FLOOR) * table.own_V / table.library_V,
         "gene_mean_own_counts": share_VK[:, 1],
         "network": share_VK[:, 2],
         "network_own_counts": share_VK[:, 3],
