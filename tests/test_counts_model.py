@@ -289,7 +289,7 @@ def test_the_posterior_is_that_of_numerical_integration(x, mu, phi):
     mean = moment(1) / moment(0)
     variance = moment(2) / moment(0) - mean**2
     x_BG, mean_BG = torch.tensor([[float(x), 7.0]]), torch.tensor([[mu, 9.0]])
-    found, spread = gamma_posterior(x_BG, mean_BG, torch.tensor([phi, 0.0]))
+    found, spread = gamma_posterior(x_BG, mean_BG, mean_BG * torch.tensor([phi, 0.0]))
     back = (mu + 9.0) / (mean + 9.0)  # the rates of a cell sum to what was expected
     assert float(found[0, 0]) == pytest.approx(mean * back, rel=1e-4)
     own = phi * mu / (1 + phi * mu)
@@ -301,10 +301,13 @@ def test_dispersions_by_moments():
     rng = np.random.default_rng(0)
     mean = np.full((20_000, 2), 2.0)
     x = rng.poisson(mean * np.stack([rng.gamma(2, 0.5, 20_000), np.ones(20_000)], 1))
-    moments = DispersionMoments(2)
+    moments, by_double = DispersionMoments(2), DispersionMoments(2)
     for block in (slice(0, 7_000), slice(7_000, None)):
-        moments.add(torch.as_tensor(x[block]).float(), torch.as_tensor(mean[block]).float())
+        x_BG, mean_BG = torch.as_tensor(x[block]).float(), torch.as_tensor(mean[block]).float()
+        moments.add(x_BG, mean_BG, mean_BG)
+        by_double.add(x_BG, mean_BG, 2 * mean_BG)
     np.testing.assert_allclose(moments.estimate(), [0.5, 1e-4], atol=0.03)
+    assert by_double.estimate()[0] == pytest.approx(moments.estimate()[0] / 2)  # in units twice as large
 
 
 def test_expert_weights_are_those_of_brute_force():
@@ -327,7 +330,7 @@ def test_the_sd_is_that_of_draws_from_the_mixture(trained, counts):
     mean, sd = trained.posterior(counts[:3])
     model, rng, x = trained.model_, np.random.default_rng(0), sparse.csr_array(counts[:3])
     expected = [(m.numpy(), np.broadcast_to(v.numpy(), m.shape)) for m, v in model.experts(x, *[np.zeros(3, int)] * 2)]
-    which = rng.choice(4, size=40_000, p=model.weights_K)
+    which = rng.choice(len(expected), size=40_000, p=model.weights_K)
     draws = np.empty((40_000, 3, 40))
     for expert, (m, v) in enumerate(expected):
         inside = which == expert
@@ -416,7 +419,8 @@ def test_structure_is_found_and_the_mixture_is_no_worse_than_its_parts():
     assert deviance["model"] <= min(deviance.values()) + 0.02
     assert model.converged_
     assert sum(model.weights_.values()) == pytest.approx(1)
-    assert list(model.weights_) == ["gene_frequencies", "gene_frequencies_own_counts", "network", "network_own_counts"]
+    names = [f"{name}{own}" for name in ("gene_frequencies", "network", "components") for own in ("", "_own_counts")]
+    assert list(model.weights_) == names
     by_mean = x.sum(1, keepdims=True) * x.sum(0) / x.sum()
     error = {name: np.abs(v - rate).mean() for name, v in {"x": x, "mean": by_mean, "model": model.impute(x)}.items()}
     assert error["model"] < 0.5 * min(error["x"], error["mean"])

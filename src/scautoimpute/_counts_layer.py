@@ -160,9 +160,10 @@ def is_sparse_better(counts: Any, shown: Shown) -> bool:
 def own_count_share(model: "CountsModel", x: "CountsRows", own_N: "NDArray[np.intp]") -> float:
     """Share of the estimate, in molecules, that comes from the cells' own counts; the rest is learned structure.
 
-    An expert with empirical Bayes takes s·x of its estimate from the count x, with s = φμ / (1 + φμ); see
+    An expert with empirical Bayes takes s·x of its estimate from the count x; see
     `scautoimpute.model.dispersion`. Taken over at most 512 cells, evenly spaced.
     """
+    from .model.counts import expected
     from .model.dispersion import own_share
 
     chosen = np.unique(np.linspace(0, x.shape[0] - 1, min(x.shape[0], CELLS_LOOKED_AT)).astype(np.intp))
@@ -171,9 +172,8 @@ def own_count_share(model: "CountsModel", x: "CountsRows", own_N: "NDArray[np.in
         block, own_B = looked_at[rows], own_N[chosen[rows]]
         x_BG, library_B1 = model.dense(block)
         shares = model.shares(block, own_B, own_B)
-        for index, share_BG in enumerate(shares):
-            mean_BG = share_BG * library_B1
-            own_BG = own_share(mean_BG, model.dispersion_2G[index])
+        for index, (mean_BG, unit_BG) in enumerate(expected(shares, library_B1)):
+            own_BG = own_share(unit_BG * model.dispersion_EG[index])
             posterior_BG = mean_BG + own_BG * (x_BG - mean_BG)
             weight = float(model.weights_K[2 * index + 1])
             own += weight * float((own_BG * x_BG).sum())

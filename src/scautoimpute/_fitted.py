@@ -25,12 +25,12 @@ _AS_THEY_ARE = {
 
 def named_weights(model: "MaskedModel | PaperModel | CountsModel") -> dict[str, float]:
     """Weight of each expert (counts) or network (masked) in the mixture; none with `preset="paper"`."""
-    from .model.counts import EXPERTS, CountsModel
+    from .model.counts import CountsModel, expert_names
     from .model.masked import MaskedModel
     from .model.masked_training import VARIANTS
 
     if isinstance(model, CountsModel):
-        return dict(zip(EXPERTS, model.weights_K.tolist(), strict=True))
+        return dict(zip(expert_names(len(model.weights_K)), model.weights_K.tolist(), strict=True))
     if not isinstance(model, MaskedModel):
         return {}
     return {v.name: float(w) for v, w in zip(VARIANTS, model.weights_K, strict=True)}

@@ -1,13 +1,13 @@
 """The fitted model of the counts objective: what it expects of cells, how surely, and where it puts them.
 
-The experts are the gene frequencies (the base) and the network, each as it is and each combined with the cell's own
-counts by empirical Bayes.
+The experts are the gene frequencies (the base), the networks and, of few cells, components, each as it is and each
+combined with the cell's own counts by empirical Bayes.
 
-Shape legend: N cells, B cells in a block, G genes, K experts.
+Shape legend: N cells, B cells in a block, G genes, E estimates, K = 2E experts.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -18,6 +18,7 @@ from torch import Tensor
 
 from ..io.matrix import row_blocks
 from ..progress import progress_bar
+from .components import Components
 from .counts_dense import dense_counts, inputs_of
 from .counts_inputs import CountsEncoding
 from .counts_network import SMALLEST_SHARE, as_array, hidden_layer, log_shares, offsets, product_type
@@ -25,9 +26,9 @@ from .counts_store import CountsRows
 from .dispersion import gamma_posterior
 from .network import Autoencoder
 
-__all__ = ["EXPERTS", "CountsModel", "build_network", "network_names", "whole_posterior"]
+__all__ = ["ESTIMATES", "CountsModel", "build_network", "expected", "expert_names", "network_names", "whole_posterior"]
 
-EXPERTS = ("gene_frequencies", "gene_frequencies_own_counts", "network", "network_own_counts")
+ESTIMATES = ("gene_frequencies", "network", "components")
 CELLS_PER_BLOCK, VALUES_PER_BLOCK = 256, 2**20  # a processor takes longer over matrices that its cache cannot hold
 
 
@@ -39,19 +40,22 @@ class CountsModel:
     ----------
     networks
         Whose shares of the genes are averaged: what one learned by chance, the others did not.
-    dispersion_2G
-        φ of each gene about the gene frequencies and about the networks.
+    dispersion_EG
+        φ of each gene about the gene frequencies, about the networks and about the components.
     weights_K
-        What each of `EXPERTS` is worth, summing to one.
+        What each of `expert_names` is worth, summing to one.
     batches
         Names of the batches; none if it was trained without.
+    components
+        None of many cells, or where nothing is beyond noise.
     """
 
     networks: tuple[Autoencoder, ...]
     encoding: CountsEncoding
-    dispersion_2G: Tensor
+    dispersion_EG: Tensor
     weights_K: NDArray[np.float64]
     batches: tuple[str, ...] = ()
+    components: Components | None = None
 
     def posterior(
         self,
@@ -107,26 +111,27 @@ class CountsModel:
         if into_B is not batch_B:
             other = self.shares(x, batch_B, into_B)
             stays_B1 = torch.as_tensor(np.equal(batch_B, into_B), device=self.device)[:, None]
-        for index, share_BG in enumerate(own):
-            mean_BG = share_BG * library_B1
-            posterior_BG, variance_BG = gamma_posterior(x_BG, mean_BG, self.dispersion_2G[index])
-            if other is not None:  # the cell's own counts say by how much it differs from what its batch lets expect
-                mean_BG = other[index] * library_B1
-                ratio_BG = torch.where(stays_B1, 1.0, other[index] / share_BG.clamp(min=SMALLEST_SHARE))
+        for index, (mean_BG, unit_BG) in enumerate(expected(own, library_B1)):
+            posterior_BG, variance_BG = gamma_posterior(x_BG, mean_BG, unit_BG * self.dispersion_EG[index])
+            if other is None:
+                yield mean_BG, torch.zeros(())
+            else:  # the cell's own counts say by how much it differs from what its batch lets expect
+                yield other[index] * library_B1, torch.zeros(())
+                ratio_BG = torch.where(stays_B1, 1.0, other[index] / own[index].clamp(min=SMALLEST_SHARE))
                 posterior_BG, variance_BG = _moved(posterior_BG, variance_BG, ratio_BG)
-            yield mean_BG, torch.zeros(())
             yield posterior_BG, variance_BG
 
     @torch.no_grad()
-    def shares(self, x: sparse.csr_array, batch_B: Any, into_B: Any) -> tuple[Tensor, Tensor]:
-        """Share of each gene among a cell's molecules, by the gene frequencies and by the networks, B × G."""
+    def shares(self, x: sparse.csr_array, batch_B: Any, into_B: Any) -> tuple[Tensor, ...]:
+        """Share of each gene among a cell's molecules by each of its `ESTIMATES`, B × G."""
         chosen_B = torch.as_tensor(into_B, device=self.device)
         frequency_BG = self.encoding.log_frequency_KG.index_select(0, chosen_B).exp()
         inputs, total_BG = inputs_of(x, batch_B, self.encoding), torch.zeros(())
         for net in self.networks:
             h_BH, offset_BG = hidden_layer(net, inputs, self.encoding.centre_I), offsets(net, self.encoding, into_B)
             total_BG = total_BG + log_shares(h_BH, net.decoder.weight, offset_BG, product_type(self.device)).exp_()
-        return frequency_BG, total_BG.div_(len(self.networks))
+        by_components = () if self.components is None else (self.components.shares(x, self.encoding, batch_B, into_B),)
+        return frequency_BG, total_BG.div_(len(self.networks)), *by_components
 
     @torch.no_grad()
     def embed(self, x: CountsRows, batch_N: NDArray[np.intp] | None = None) -> NDArray[np.float32]:
@@ -154,9 +159,13 @@ class CountsModel:
 
     def to(self, device: torch.device) -> "CountsModel":
         """Same model on `device`."""
-        networks = tuple(network.to(device) for network in self.networks)
-        moved = networks, self.encoding.to(device), self.dispersion_2G.to(device)
-        return CountsModel(*moved, self.weights_K, self.batches)
+        return replace(
+            self,
+            networks=tuple(network.to(device) for network in self.networks),
+            encoding=self.encoding.to(device),
+            dispersion_EG=self.dispersion_EG.to(device),
+            components=None if self.components is None else self.components.to(device),
+        )
 
 
 def _columns(values: Tensor, wanted: Tensor | None) -> Tensor:
@@ -187,6 +196,21 @@ def whole_posterior(
                 sd_NG[rows] = sd_BG
             bar.update(len(mean_BG))
     return mean_NG, sd_NG
+
+
+def expected(shares: tuple[Tensor, ...], library_B1: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yield the counts that each estimate expects, and what its dispersion φ is in units of, B × G.
+
+    See `scautoimpute.model.dispersion`.
+    """
+    for name, share_BG in zip(ESTIMATES, shares, strict=False):
+        mean_BG = share_BG * library_B1
+        yield mean_BG, (mean_BG + shares[0] * library_B1).div_(2) if name == "components" else mean_BG
+
+
+def expert_names(n_experts: int) -> list[str]:
+    """Return what the experts are called: each estimate, and each with the cell's own counts."""
+    return [f"{name}{own}" for name in ESTIMATES for own in ("", "_own_counts")][:n_experts]
 
 
 def build_network(n_genes: int, n_batches: int, hidden: tuple[int, ...]) -> Autoencoder:

@@ -1,4 +1,4 @@
-"""The recipe of the counts objective, in its four steps: hold out → base → network → mixture.
+"""The recipe of the counts objective, in its five steps: hold out → base → network → components → mixture.
 
 Shape legend: N cells, G genes.
 """
@@ -13,7 +13,8 @@ import torch
 from numpy.typing import NDArray
 
 from .checkpoint import Checkpoint, NetworkFile
-from .counts import EXPERTS, CountsModel, build_network, network_names
+from .components import MOST_CELLS, Components, fit_components
+from .counts import CountsModel, build_network, network_names
 from .counts_inputs import CountsEncoding
 from .counts_staging import Staged, stage
 from .counts_steps import CountsData
@@ -48,7 +49,7 @@ def fit_counts(
     checkpoint: Checkpoint | None = None,
     staging: Path | None = None,
 ) -> tuple[CountsModel, dict[str, Any], dict[str, TrainingRecord]]:
-    """Hold out, take the gene frequencies, train the networks, weigh the experts.
+    """Hold out, take the gene frequencies, train the networks, find components, weigh the experts.
 
     Parameters
     ----------
@@ -82,10 +83,19 @@ def fit_counts(
     }
     cells = staged.weighing.cells
     held_out = HeldOutMolecules(staged.visible[cells], staged.weighing.rows, batch_N[cells])
-    even_K, none_2G = np.full(len(EXPERTS), 1 / len(EXPERTS)), torch.zeros(2, x.shape[1], device=device)
-    model = CountsModel(tuple(net for net, _ in trained.values()), encoding, none_2G, even_K, batches)
+    components = processes.from_first(_components(staged, batch_N, encoding) if processes.is_first else None)
+    n_estimates = 2 if components is None else 3
+    even_K, none_EG = np.full(2 * n_estimates, 0.5 / n_estimates), torch.zeros(n_estimates, x.shape[1])
+    networks = tuple(net for net, _ in trained.values())
+    model = CountsModel(networks, encoding, none_EG, even_K, batches, components).to(device)
     model, scores = weighed(model, held_out, staged.visible, batch_N, processes)
     return model, scores, {name: record for name, (_, record) in trained.items()}
+
+
+def _components(staged: Staged, batch_N: NDArray[np.intp], encoding: CountsEncoding) -> Components | None:
+    if staged.visible.shape[0] > MOST_CELLS:
+        return None
+    return fit_components(staged.visible, batch_N, encoding, staged.stopping.rows, staged.stopping.cells)
 
 
 def n_networks(n_cells: int, settings: Settings) -> int:

@@ -83,6 +83,12 @@ class CountsEncoding:
         units: NDArray[np.float32] = self.unit_G.cpu().numpy()
         return units
 
+    @cached_property
+    def frequency_roots(self) -> NDArray[np.float32]:
+        """Square root of the share of each gene among the molecules of each batch, K × G."""
+        roots: NDArray[np.float32] = self.log_frequency_KG.div(2).exp().cpu().numpy()
+        return roots
+
     def one_hot(self, batch_B: NDArray[np.intp]) -> sparse.csr_array:
         """One column per batch, B × K."""
         ones, rows = np.ones(len(batch_B), dtype=np.float32), np.arange(len(batch_B) + 1)

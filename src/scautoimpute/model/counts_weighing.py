@@ -18,7 +18,7 @@ from torch import Tensor
 from .._ahead import made_ahead
 from ..io.matrix import row_sums
 from ..progress import progress_bar
-from .counts import CountsModel
+from .counts import CountsModel, expected, expert_names
 from .counts_network import as_array
 from .counts_store import CountsRows
 from .dispersion import SCALES, DispersionMoments
@@ -30,6 +30,7 @@ __all__ = ["HeldOutMolecules", "weighed"]
 MANY_CELLS = 100_000  # tell the dispersions as well as all of a million would: blocks of about so many are taken
 FLOOR = 0.02  # of the gene frequencies, mixed into a cell's own counts: no imputation, without impossible genes
 SMALLEST = 1e-30
+_SCORED_AS = ["gene_mean_own_counts", *expert_names(6)[2:]]
 
 
 @dataclass(frozen=True)
@@ -40,8 +41,8 @@ class HeldOutMolecules:
     molecules: sparse.csr_array
     batch_N: NDArray[np.intp]
 
-    def blocks(self, model: CountsModel) -> Iterator[tuple[slice, tuple[Tensor, Tensor]]]:
-        """Yield rows, and the share of each gene by the gene frequencies and by the network."""
+    def blocks(self, model: CountsModel) -> Iterator[tuple[slice, tuple[Tensor, ...]]]:
+        """Yield rows, and the share of each gene by each estimate."""
         for rows in model.blocks(self.visible):
             batch_B = self.batch_N[rows]
             yield rows, model.shares(self.visible[rows], batch_B, batch_B)
@@ -57,8 +58,8 @@ class _Table:
         Held-out molecules, whose they are, and visible ones of the same gene.
     library_V
         Visible molecules of the cell.
-    share_VE, dispersion_VE
-        Share and φ of the gene by each estimate.
+    mean_VE, excess_VE
+        Count that each estimate expects, and its θ.
     total_NES
         Sum over a cell's genes of the posterior, before it is brought to `whole_NE` as by `gamma_posterior`.
     whole_NE
@@ -69,8 +70,8 @@ class _Table:
     cell_V: NDArray[np.intp]
     own_V: NDArray[np.float32]
     library_V: NDArray[np.float32]
-    share_VE: NDArray[np.float32]
-    dispersion_VE: NDArray[np.float32]
+    mean_VE: NDArray[np.float32]
+    excess_VE: NDArray[np.float32]
     total_NES: NDArray[np.float32]
     whole_NE: NDArray[np.float32]
 
@@ -80,23 +81,24 @@ class _Table:
 
     def posterior(self, estimate: int, scale: int) -> NDArray[np.float32]:
         """Share by the posterior about an estimate, its dispersions multiplied with one of `SCALES`."""
-        mean_V = self.share_VE[:, estimate] * self.library_V
-        ratio_V = mean_V * self.dispersion_VE[:, estimate] * np.float32(SCALES[scale])
-        posterior_V = mean_V + (self.own_V - mean_V) * (ratio_V / (1 + ratio_V))
+        mean_V: NDArray[np.float32] = self.mean_VE[:, estimate]
+        excess_V = self.excess_VE[:, estimate] * np.float32(SCALES[scale])
+        posterior_V = mean_V + (self.own_V - mean_V) * (excess_V / (1 + excess_V))
         factor_N = self.whole_NE[:, estimate] / np.maximum(self.total_NES[:, estimate, scale], SMALLEST)
-        shares: NDArray[np.float32] = posterior_V * factor_N[self.cell_V] / self.library_V
+        shares: NDArray[np.float32] = (posterior_V * factor_N[self.cell_V] / self.library_V).astype(np.float32)
         return shares
 
     def scales(self) -> list[int]:
         """Position in `SCALES` of the most likely one for each estimate."""
         return [
             int(np.argmax([self.count_V @ _log(self.posterior(e, s)) for s in range(len(SCALES))]))
-            for e in range(self.share_VE.shape[1])
+            for e in range(self.mean_VE.shape[1])
         ]
 
     def experts(self, scales: list[int]) -> NDArray[np.float64]:
         """Shares by each expert, V × K."""
-        columns = [c for e, s in enumerate(scales) for c in (self.share_VE[:, e], self.posterior(e, s))]
+        by_mean_VE = self.mean_VE / self.library_V[:, None]
+        columns = [c for e, s in enumerate(scales) for c in (by_mean_VE[:, e], self.posterior(e, s))]
         return np.stack(columns, axis=1).astype(np.float64)
 
 
@@ -125,26 +127,27 @@ def weighed(
     The model, and its scores: number of molecules `n`, and the Poisson deviance per molecule of each estimate; that of
     the model is cross-fitted, so that no cell's molecules are predicted with weights that were learned on them.
     """
-    model = replace(model, dispersion_2G=_dispersions(model, visible, batch_N, processes))
+    model = replace(model, dispersion_EG=_dispersions(model, visible, batch_N, processes))
     table = _table(model, held_out)
     scales = table.scales()
     share_VK = table.experts(scales)
     weights_K = expert_weights(share_VK, table.count_V)
-    factor_2 = torch.tensor([SCALES[i] for i in scales], device=model.device)
-    fitted = replace(model, dispersion_2G=model.dispersion_2G * factor_2[:, None], weights_K=weights_K)
+    factor_E = torch.tensor([SCALES[i] for i in scales], device=model.device)
+    fitted = replace(model, dispersion_EG=model.dispersion_EG * factor_E[:, None], weights_K=weights_K)
     return fitted, _scores(table, share_VK, held_out)
 
 
 @torch.no_grad()
 def _dispersions(model: CountsModel, x: CountsRows, batch_N: NDArray[np.intp], processes: Processes) -> Tensor:
-    """φ of each gene about each expert's expectation, 2 × G."""
-    moments = [DispersionMoments(x.shape[1]) for _ in range(2)]
+    """φ of each gene about what each estimate expects, E × G."""
+    moments = [DispersionMoments(x.shape[1]) for _ in range(model.dispersion_EG.shape[0])]
     evenly = islice(model.blocks(x), 0, None, max(1, x.shape[0] // MANY_CELLS))
     with progress_bar(min(x.shape[0], MANY_CELLS), "weighing", "cell") as bar:
         for rows, block in made_ahead((rows, x[rows]) for rows in processes.every(evenly)):
             x_BG, library_B1 = model.dense(block)
-            for moment, share_BG in zip(moments, model.shares(block, batch_N[rows], batch_N[rows]), strict=True):
-                moment.add(x_BG, share_BG * library_B1)
+            shares = model.shares(block, batch_N[rows], batch_N[rows])
+            for moment, (mean_BG, unit_BG) in zip(moments, expected(shares, library_B1), strict=True):
+                moment.add(x_BG, mean_BG, unit_BG)
             bar.update(block.shape[0])
     for moment in moments:
         moment.excess_G, moment.square_G = processes.sum(moment.excess_G), processes.sum(moment.square_G)
@@ -160,11 +163,9 @@ def _table(model: CountsModel, held_out: HeldOutMolecules) -> _Table:
         at = torch.as_tensor(cell_V, device=model.device), torch.as_tensor(gene_V, device=model.device)
         x_BG, library_B1 = model.dense(held_out.visible[rows])
         library_B1 = library_B1.clamp(min=SMALLEST)
-        of_each = [
-            (share_BG[at], phi_G[at[1]], *_sums(x_BG, share_BG * library_B1, phi_G))
-            for share_BG, phi_G in zip(shares, model.dispersion_2G, strict=True)
-        ]
-        names = "share_VE", "dispersion_VE", "whole_NE", "total_NES"
+        excesses = zip(expected(shares, library_B1), model.dispersion_EG, strict=True)
+        of_each = [_at(at, x_BG, mean_BG, unit_BG * phi_G) for (mean_BG, unit_BG), phi_G in excesses]
+        names = "mean_VE", "excess_VE", "whole_NE", "total_NES"
         of_entries = {n: torch.stack(each, 1) for n, each in zip(names, zip(*of_each, strict=True), strict=True)}
         of_entries |= {"own_V": x_BG[at], "library_V": library_B1[at[0], 0]}
         counted = {"count_V": molecules.data.astype(np.float64), "cell_V": cell_V + rows.start}
@@ -172,14 +173,17 @@ def _table(model: CountsModel, held_out: HeldOutMolecules) -> _Table:
     return _Table(**{name: np.concatenate([part[name] for part in parts]) for name in parts[0]})
 
 
-def _sums(x_BG: Tensor, mean_BG: Tensor, dispersion_G: Tensor) -> tuple[Tensor, Tensor]:
-    """Sum over the genes of μ, and of μ·(1 − s) + x·s = x − (x − μ) / (1 + φμ) for each of `SCALES`: B, B × S."""
-    ratio_BG, residual_BG, one = mean_BG * dispersion_G, x_BG - mean_BG, torch.ones((), device=x_BG.device)
-    buffer_BG, own_B, totals = torch.empty_like(mean_BG), x_BG.sum(1), []
+def _at(at: tuple[Tensor, Tensor], x_BG: Tensor, mean_BG: Tensor, excess_BG: Tensor) -> tuple[Tensor, ...]:
+    """What `_Table` holds of an estimate: μ and θ at the entries, and sums over the genes.
+
+    These are of μ, and of μ·(1 − s) + x·s = x − (x − μ) / (1 + θ) for each of `SCALES`.
+    """
+    residual_BG, one, own_B, totals = x_BG - mean_BG, torch.ones((), device=x_BG.device), x_BG.sum(1), []
+    buffer_BG = torch.empty_like(mean_BG)
     for scale in SCALES:
-        torch.add(one, ratio_BG, alpha=scale, out=buffer_BG)
+        torch.add(one, excess_BG, alpha=scale, out=buffer_BG)
         totals.append(own_B - torch.div(residual_BG, buffer_BG, out=buffer_BG).sum(1))
-    return mean_BG.sum(1), torch.stack(totals, 1)
+    return mean_BG[at], excess_BG[at], mean_BG.sum(1), torch.stack(totals, 1)
 
 
 def _log(share_V: NDArray[np.floating[Any]]) -> NDArray[np.floating[Any]]:
@@ -205,9 +209,7 @@ def _scores(table: _Table, share_VK: NDArray[np.float64], held_out: HeldOutMolec
         "model": mixed_V,
         "gene_mean": share_VK[:, 0],
         "no_imputation": FLOOR * share_VK[:, 0] + (1 - FLOOR) * table.own_V / table.library_V,
-        "gene_mean_own_counts": share_VK[:, 1],
-        "network": share_VK[:, 2],
-        "network_own_counts": share_VK[:, 3],
+        **dict(zip(_SCORED_AS, share_VK.T[1:], strict=False)),
     }
     n = float(table.count_V.sum())
 

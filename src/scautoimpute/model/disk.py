@@ -9,6 +9,7 @@ added without.
 2. The description also holds ``sha256``, of itself and of the tensors, by which a damaged file is found out.
 3. Models of the counts objective too.
 4. These may have several networks.
+5. And components.
 """
 
 import hashlib
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
 
 __all__ = ["FORMAT_VERSION", "read_model", "write_model"]
 
-FORMAT_VERSION = 4
+FORMAT_VERSION = 5
 KEY = "scautoimpute"
 _OTHER_KINDS = {b"PK\x03\x04": "a zip archive, as torch.save writes", b"\x80": "a pickle", b"\x89HDF": "an HDF5 file"}
 

@@ -1,8 +1,9 @@
 """The empirical-Bayes step: how much a cell's own count says beyond the rate that an expert expects.
 
-A cell's rate of a gene is gamma distributed about the expected μ with variance φ·μ², φ being the dispersion of the
-gene; given the rate the count is Poisson. The posterior is gamma again, with mean μ·(1 − s) + x·s and variance mean·s
-for s = φμ / (1 + φμ), the share of the cell's own count.
+A cell's rate of a gene is gamma distributed about the expected μ with variance θμ; given the rate the count is Poisson.
+The posterior is gamma again, with mean μ·(1 − s) + x·s and variance mean·s for s = θ / (1 + θ), the share of the cell's
+own count. φ being the dispersion of the gene, θ is φμ where μ is off by a factor, as a network's is. A sum of
+components is off by an amount as well: its θ is φ(μ + m) / 2, where the gene frequencies let expect m.
 
 Shape legend: B cells in a block, G genes.
 """
@@ -20,13 +21,12 @@ LOWEST, HIGHEST = 1e-4, 20.0
 SCALES = (0.03, 0.1, 0.3, 0.6, 1.0, 1.5, 2.5, 5.0, 10.0)
 
 
-def own_share(mean_BG: Tensor, dispersion_G: Tensor) -> Tensor:
-    """Share s of the posterior mean that a cell's own count has, B × G."""
-    ratio_BG = mean_BG * dispersion_G
-    return ratio_BG / (1 + ratio_BG)
+def own_share(excess_BG: Tensor) -> Tensor:
+    """Share s of the posterior mean that a cell's own count has, by θ, B × G."""
+    return excess_BG / (1 + excess_BG)
 
 
-def gamma_posterior(x_BG: Tensor, mean_BG: Tensor, dispersion_G: Tensor) -> tuple[Tensor, Tensor]:
+def gamma_posterior(x_BG: Tensor, mean_BG: Tensor, excess_BG: Tensor) -> tuple[Tensor, Tensor]:
     """Posterior mean and variance of the rates behind counts, each cell's rates summing to what was expected.
 
     Parameters
@@ -35,15 +35,15 @@ def gamma_posterior(x_BG: Tensor, mean_BG: Tensor, dispersion_G: Tensor) -> tupl
         Counts.
     mean_BG
         Expected counts μ.
-    dispersion_G
-        φ of each gene.
+    excess_BG
+        Variance of the rates in units of μ, θ.
 
     Returns
     -------
     mean_BG, variance_BG
         Of the gamma posterior.
     """
-    own_BG = own_share(mean_BG, dispersion_G)
+    own_BG = own_share(excess_BG)
     posterior_BG = torch.lerp(mean_BG, x_BG, own_BG)
     total_B1 = posterior_BG.sum(1, keepdim=True).clamp(min=1e-30)
     posterior_BG *= mean_BG.sum(1, keepdim=True) / total_B1
@@ -51,17 +51,17 @@ def gamma_posterior(x_BG: Tensor, mean_BG: Tensor, dispersion_G: Tensor) -> tupl
 
 
 class DispersionMoments:
-    """φ of each gene by the method of moments, Σ[(x − μ)² − μ] / Σμ² over the cells, gathered in blocks."""
+    """φ of each gene by the method of moments, Σ[(x − μ)² − μ] / Σμm over the cells, gathered in blocks; m may be μ."""
 
     def __init__(self, n_genes: int) -> None:
         self.excess_G = np.zeros(n_genes)
         self.square_G = np.zeros(n_genes)
 
-    def add(self, x_BG: Tensor, mean_BG: Tensor) -> None:
-        """Take a block of cells into account."""
+    def add(self, x_BG: Tensor, mean_BG: Tensor, unit_BG: Tensor) -> None:
+        """Take a block of cells into account; `unit_BG` is m."""
         residual_BG = x_BG - mean_BG
         self.excess_G += (residual_BG.square_() - mean_BG).sum(0).cpu().numpy()
-        self.square_G += mean_BG.square().sum(0).cpu().numpy()
+        self.square_G += (mean_BG * unit_BG).sum(0).cpu().numpy()
 
     def estimate(self) -> NDArray[np.float32]:
         """Dispersion of each gene."""

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from .base import TwoWayBase
-from .counts import EXPERTS, CountsModel, build_network, network_names
+from .components import Components
+from .counts import CountsModel, build_network, network_names
 from .counts_inputs import CountsEncoding
 from .detection import DETECTION_NETWORK, DetectionModel
 from .inputs import Encoding
@@ -101,9 +102,13 @@ def _counts_state(model: CountsModel) -> tuple[Tensors, dict[str, Any]]:
     tensors = _named(model.encoding.tensors, "encoding")
     for name, network in zip(network_names(len(model.networks)), model.networks, strict=True):
         tensors |= _named(network.state_dict(), name)
-    tensors |= {"dispersion": model.dispersion_2G.cpu().contiguous(), "weights": torch.as_tensor(model.weights_K)}
+    tensors |= {"dispersion": model.dispersion_EG.cpu().contiguous(), "weights": torch.as_tensor(model.weights_K)}
     facts = {"median_library": model.encoding.median_library, "batches": list(model.batches)}
-    return tensors, facts | {"n_networks": len(model.networks)}
+    facts |= {"n_networks": len(model.networks), "n_components": 0}
+    if model.components is not None:
+        tensors |= _named(model.components.tensors, "components")
+        facts["n_components"] = len(model.components.kept_C)
+    return tensors, facts
 
 
 def _counts_model(tensors: Tensors, values: dict[str, Any], settings: Settings, n_genes: int) -> CountsModel:
@@ -121,15 +126,28 @@ def _counts_model(tensors: Tensors, values: dict[str, Any], settings: Settings, 
     n_inputs = n_genes + (n_batches if n_batches > 1 else 0)
     shapes = {"centre_I": (n_inputs,), "unit_G": (n_genes,), "log_frequency_KG": (n_batches, n_genes)}
     scales = {name: _of_shape(tensors, f"encoding.{name}", s, torch.float32) for name, s in shapes.items()}
-    dispersion_2G = _of_shape(tensors, "dispersion", (2, n_genes), torch.float32)
-    weights_K = _of_shape(tensors, "weights", (len(EXPERTS),), torch.float64).numpy()
-    if weights_K.min() < 0 or abs(weights_K.sum() - 1) > 1e-9 or median <= 0 or dispersion_2G.min() < 0:
+    components = _components(tensors, values.get("n_components", 0), n_genes)  # none before format 5
+    n_estimates = 2 if components is None else 3
+    dispersion_EG = _of_shape(tensors, "dispersion", (n_estimates, n_genes), torch.float32)
+    weights_K = _of_shape(tensors, "weights", (2 * n_estimates,), torch.float64).numpy()
+    if weights_K.min() < 0 or abs(weights_K.sum() - 1) > 1e-9 or median <= 0 or dispersion_EG.min() < 0:
         msg = "its weights are no shares of one, or its median library or dispersions are not positive"
         raise ValueError(msg)
     encoding = CountsEncoding(**scales, median_library=median)
     named = zip(networks, network_names(n_networks), strict=True)
     loaded = tuple(_loaded(network, tensors, name) for network, name in named)
-    return CountsModel(loaded, encoding, dispersion_2G, weights_K, tuple(batches))
+    return CountsModel(loaded, encoding, dispersion_EG, weights_K, tuple(batches), components)
+
+
+def _components(tensors: Tensors, n_components: Any, n_genes: int) -> Components | None:
+    if type(n_components) is not int or not 0 <= n_components <= n_genes:
+        msg = f"it has {n_components!r} components instead of 0 to {n_genes}"
+        raise ValueError(msg)
+    if not n_components:
+        return None
+    shapes = {"direction_GC": (n_genes, n_components), "kept_C": (n_components,)}
+    found = {name: _of_shape(tensors, f"components.{name}", shape, torch.float32) for name, shape in shapes.items()}
+    return Components(**found)
 
 
 def _named(tensors: Tensors, prefix: str) -> Tensors:

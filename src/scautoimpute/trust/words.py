@@ -39,6 +39,8 @@ _EXPERTS = {
     "gene_frequencies_own_counts": "that mean combined with the cell's own counts",
     "network": "the network",
     "network_own_counts": "the network combined with the cell's own counts",
+    "components": "the components",
+    "components_own_counts": "the components combined with the cell's own counts",
 }
 
 
