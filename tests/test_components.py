@@ -118,7 +118,8 @@ def test_a_cell_without_molecules_has_the_shares_of_its_batch():
 def test_of_many_cells_some_are_taken(monkeypatch):
     x = made_counts(400)
     whole = fit_components(*parted(x))
-    monkeypatch.setattr(of_few, "CELLS_TAKEN", 200)
+    monkeypatch.setattr(of_few, "COUNTS_TAKEN", x.nnz // 2)
+    monkeypatch.setattr(of_few, "CELLS_TAKEN", 100)
     part = fit_components(*parted(x))
     between = (whole.direction_GC[:, :2].T @ part.direction_GC[:, :2]).numpy()
     assert np.linalg.svd(between)[1].min() > 0.95

@@ -94,8 +94,8 @@ class AutoImpute:
         held-out molecule of `model`, `gene_mean` (times the library size), the experts and `no_imputation` (the cell's
         own counts, a 2 % share of gene frequencies added).
     weights_
-        What each network is worth in the mixture; what is missing to one is the base's share. Of counts what each of
-        four experts is worth: `gene_frequencies` and `network` (the mean of all), alone and with `own_counts`.
+        What each network is worth in the mixture; what is missing to one is the base's share. Of counts what the
+        experts are: `gene_frequencies`, `network` (the mean of all), `components`, alone and with `own_counts`.
     detection_
         With ``estimand="expected"``: at `n` entries hidden whatever their value, the cross-entropy (nats per entry) of
         the probability of detection, of the `model` and of its `base` (rates of the gene and the cell); else None.

@@ -26,11 +26,12 @@ __all__ = ["MOST_CELLS", "Components", "fit_components"]
 
 # A network of many cells knows what components do. Milli-nats per held-out molecule with and without: of 140 cells 7.20
 # and 6.93, of 2,700 cells 207.3 and 203.4, of 4,382 cells 232.1 and 229.5, of 9,470 cells 167.3 and 166.5
-MOST_CELLS, CELLS_TAKEN = 10_000, 5000
+MOST_CELLS = 10_000
+COUNTS_TAKEN, CELLS_TAKEN = 4_000_000, 2000  # are enough, of counts above zero and of cells
 MOST_COMPONENTS = 48
 LOWEST_FOLD = 0.01  # of a gene's frequency
 NOISE = (1.0, 1.2, 1.5, 2.0, 3.0, 4.5)  # variance of a deviation, in that of a Poisson count
-CELLS_JUDGED, CELLS_PER_BLOCK = 500, 64
+CELLS_JUDGED, CELLS_PER_BLOCK = 500, 256
 TOLERANCE = 1e-3  # of the singular values
 
 
@@ -88,7 +89,8 @@ def fit_components(
     Parameters
     ----------
     x
-        Visible counts of all cells, N × G; of many, 5,000 evenly spaced ones are taken.
+        Visible counts of all cells, N × G. Of many, evenly spaced ones are taken: 2,000, or more with four million
+        counts above zero.
     batch_N, encoding
         Batch of each cell, and the share of each gene among its molecules.
     held_out, cells
@@ -98,9 +100,11 @@ def fit_components(
     -------
     None if nothing is beyond noise.
     """
-    taken = np.unique(np.linspace(0, x.shape[0] - 1, min(x.shape[0], CELLS_TAKEN)).astype(np.intp))
-    singular_C, direction_GC = _singular(x[taken], batch_N[taken], encoding.frequency_roots)
-    judged = np.unique(np.linspace(0, len(cells) - 1, min(len(cells), CELLS_JUDGED)).astype(np.intp))
+    taken = _evenly(x.shape[0], max(CELLS_TAKEN, x.shape[0] * COUNTS_TAKEN // max(x.nnz, 1)))
+    blocks = [taken[rows] for rows in row_blocks(taken, CELLS_PER_BLOCK)]
+    parts = [(*_scaled(x[cells_B], batch_N[cells_B], encoding.frequency_roots), batch_N[cells_B]) for cells_B in blocks]
+    singular_C, direction_GC = _singular(parts, encoding.frequency_roots)
+    judged = _evenly(len(cells), CELLS_JUDGED)
     rows = x[cells[judged]], held_out[judged], batch_N[cells[judged]]
     best, highest = None, -np.inf
     for noise in NOISE:  # the likelihood has one peak
@@ -117,28 +121,47 @@ def fit_components(
 
 
 def _singular(
-    x: sparse.csr_array, batch_N: NDArray[np.intp], root_KG: NDArray[np.float32]
+    parts: list[tuple[sparse.csr_array, NDArray[np.float32], NDArray[np.intp]]], root_KG: NDArray[np.float32]
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Largest singular values of the deviations, C, and their directions, G × C; never made dense."""
+    """Largest singular values of the deviations, C, and their directions, G × C, of which no matrix is made.
+
+    Parameters
+    ----------
+    parts
+        Blocks of x / √(nf), with √n and the batch of each cell.
+    root_KG
+        √f.
+    """
     from scipy.sparse.linalg import ArpackError, LinearOperator, svds
 
-    n_components = min(MOST_COMPONENTS, min(x.shape) - 1)
-    scaled, root_N = _scaled(x, batch_N, root_KG)
-    of_batch = sparse.csr_array((root_N, (np.arange(len(root_N)), batch_N)), shape=(len(root_N), len(root_KG)))
+    shape = sum(len(root_B) for _, root_B, _ in parts), root_KG.shape[1]
+    ends = np.cumsum([len(root_B) for _, root_B, _ in parts])[:-1]
 
     def times(v_G: NDArray[np.float32]) -> NDArray[np.float32]:
-        return np.asarray(scaled @ v_G.ravel() - of_batch @ (root_KG @ v_G.ravel()))
+        expected_K = root_KG @ v_G.ravel()
+        return np.concatenate(
+            [scaled @ v_G.ravel() - root_B * expected_K[batch_B] for scaled, root_B, batch_B in parts]
+        )
 
     def transposed_times(u_N: NDArray[np.float32]) -> NDArray[np.float32]:
-        return np.asarray(scaled.T @ u_N.ravel() - (of_batch.T @ u_N.ravel()) @ root_KG)
+        product_G, expected_K = np.zeros(shape[1], np.float32), np.zeros(len(root_KG), np.float32)
+        for (scaled, root_B, batch_B), u_B in zip(parts, np.split(u_N.ravel(), ends), strict=True):
+            product_G += scaled.T @ u_B
+            np.add.at(expected_K, batch_B, root_B * u_B)
+        return product_G - expected_K @ root_KG
 
-    deviations = LinearOperator(x.shape, matvec=times, rmatvec=transposed_times, dtype=np.float32)
-    start = np.random.default_rng(0).normal(size=min(x.shape)).astype(np.float32)
+    deviations = LinearOperator(shape, matvec=times, rmatvec=transposed_times, dtype=np.float32)
+    start = np.random.default_rng(0).normal(size=min(shape)).astype(np.float32)
     try:
-        _, singular_C, direction_CG = svds(deviations, n_components, v0=start, tol=TOLERANCE)
+        _, singular_C, direction_CG = svds(deviations, min(MOST_COMPONENTS, min(shape) - 1), v0=start, tol=TOLERANCE)
     except (ArpackError, ValueError):  # too few cells or genes, or no deviations
-        return np.zeros(0, np.float32), np.zeros((x.shape[1], 0), np.float32)
+        return np.zeros(0, np.float32), np.zeros((shape[1], 0), np.float32)
     return singular_C[::-1], direction_CG[::-1].T
+
+
+def _evenly(n: int, at_most: int) -> NDArray[np.intp]:
+    """Positions of some of `n`."""
+    return np.linspace(0, n - 1, min(n, at_most)).astype(np.intp)
 
 
 def _kept(singular_C: NDArray[np.floating[Any]], n_cells: int, n_genes: int) -> NDArray[np.floating[Any]]:
@@ -173,5 +196,7 @@ def _scaled(
 ) -> tuple[sparse.csr_array, NDArray[np.float32]]:
     """Counts over √(nf), B × G, and √n of each cell."""
     root_B, n_Z = np.sqrt(np.maximum(row_sums(x), 1)).astype(np.float32), np.diff(x.indptr)
-    value_Z = x.data / (np.repeat(root_B, n_Z) * root_KG[np.repeat(batch_B, n_Z), x.indices])
-    return sparse.csr_array((value_Z.astype(np.float32), x.indices, x.indptr), shape=x.shape), root_B
+    value_Z = root_KG[np.repeat(batch_B, n_Z) if len(root_KG) > 1 else 0, x.indices]
+    value_Z *= np.repeat(root_B, n_Z)
+    np.divide(x.data, value_Z, out=value_Z)
+    return sparse.csr_array((value_Z, x.indices, x.indptr), shape=x.shape), root_B

@@ -29,7 +29,7 @@ from .network import Autoencoder
 __all__ = ["ESTIMATES", "CountsModel", "build_network", "expected", "expert_names", "network_names", "whole_posterior"]
 
 ESTIMATES = ("gene_frequencies", "network", "components")
-CELLS_PER_BLOCK, VALUES_PER_BLOCK = 256, 2**20  # a processor takes longer over matrices that its cache cannot hold
+CELLS_PER_BLOCK, VALUES_PER_BLOCK = 256, 2**19  # a processor takes longer over matrices that its cache cannot hold
 
 
 @dataclass(frozen=True)
