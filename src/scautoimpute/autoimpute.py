@@ -95,7 +95,7 @@ class AutoImpute:
         own counts, a 2 % share of gene frequencies added).
     weights_
         What each network is worth in the mixture; what is missing to one is the base's share. Of counts what the
-        experts are: `gene_frequencies`, `network` (the mean of all), `components`, alone and with `own_counts`.
+        experts are: `gene_frequencies`, `network` (the mean), `components` if any, alone and with `own_counts`.
     detection_
         With ``estimand="expected"``: at `n` entries hidden whatever their value, the cross-entropy (nats per entry) of
         the probability of detection, of the `model` and of its `base` (rates of the gene and the cell); else None.

@@ -8,7 +8,9 @@ held out.
 Shape legend: N cells, B cells in a block, G genes, K batches, C components, Z stored counts, V held-out entries.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, fields
+from inspect import signature
 from typing import Any
 
 import numpy as np
@@ -33,6 +35,9 @@ LOWEST_FOLD = 0.01  # of a gene's frequency
 NOISE = (1.0, 1.2, 1.5, 2.0, 3.0, 4.5)  # variance of a deviation, in that of a Poisson count
 CELLS_JUDGED, CELLS_PER_BLOCK = 500, 256
 TOLERANCE = 1e-3  # of the singular values
+SMALL = 500  # cells or genes, of which a matrix of products is made
+
+Values = NDArray[np.float32]
 
 
 @dataclass(frozen=True)
@@ -61,7 +66,7 @@ class Components:
         scaled, root_B = _scaled(x, batch_B, encoding.frequency_roots)
         root_B1, expected_KC = torch.as_tensor(root_B, device=device)[:, None], log_KG.div(2).exp() @ self.direction_GC
         score_BC = Rows.of(scaled, device).times(self.direction_GC) - root_B1 * expected_KC.index_select(0, own_B)
-        deviation_BG = (score_BC * self.kept_C / root_B1) @ self.direction_GC.t()
+        deviation_BG = (score_BC * self.kept_C / root_B1.clamp(min=1)) @ self.direction_GC.t()
         fold_BG = deviation_BG.div_(_of_each(log_KG.div(2).exp(), own_B)).add_(1).clamp_(min=LOWEST_FOLD)
         share_BG = fold_BG.mul_(_of_each(log_KG.exp(), into))
         return share_BG.div_(share_BG.sum(1, keepdim=True))
@@ -98,31 +103,36 @@ def fit_components(
 
     Returns
     -------
-    None if nothing is beyond noise.
+    None if nothing is beyond noise, or foretells the held-out molecules.
     """
+    encoding = encoding.to(torch.device("cpu"))
     taken = _evenly(x.shape[0], max(CELLS_TAKEN, x.shape[0] * COUNTS_TAKEN // max(x.nnz, 1)))
     blocks = [taken[rows] for rows in row_blocks(taken, CELLS_PER_BLOCK)]
     parts = [(*_scaled(x[cells_B], batch_N[cells_B], encoding.frequency_roots), batch_N[cells_B]) for cells_B in blocks]
     singular_C, direction_GC = _singular(parts, encoding.frequency_roots)
     judged = _evenly(len(cells), CELLS_JUDGED)
     rows = x[cells[judged]], held_out[judged], batch_N[cells[judged]]
-    best, highest = None, -np.inf
+    n_cells = sum(int(np.count_nonzero(root_B)) for _, root_B, _ in parts)
+    best, highest = None, _log_likelihood(_none(x.shape[1]), encoding, *rows)
     for noise in NOISE:  # the likelihood has one peak
-        kept_C = _kept(singular_C / np.sqrt(noise), len(taken), x.shape[1])
+        kept_C = _kept(singular_C / np.sqrt(noise), n_cells, x.shape[1])
         if not kept_C.any():
             break
         arrays = np.ascontiguousarray(direction_GC[:, kept_C > 0]), kept_C[kept_C > 0].astype(np.float32)
-        components = Components(*map(torch.from_numpy, arrays)).to(encoding.unit_G.device)
+        components = Components(*map(torch.from_numpy, arrays))
         likelihood = _log_likelihood(components, encoding, *rows)
-        if likelihood < highest:
+        if not likelihood > highest:
             break
         best, highest = components, likelihood
     return best
 
 
-def _singular(
-    parts: list[tuple[sparse.csr_array, NDArray[np.float32], NDArray[np.intp]]], root_KG: NDArray[np.float32]
-) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+def _none(n_genes: int) -> Components:
+    """Components that leave the gene frequencies as they are."""
+    return Components(torch.zeros(n_genes, 0), torch.zeros(0))
+
+
+def _singular(parts: list[tuple[sparse.csr_array, Values, NDArray[np.intp]]], root_KG: Values) -> tuple[Values, Values]:
     """Largest singular values of the deviations, C, and their directions, G × C, of which no matrix is made.
 
     Parameters
@@ -132,36 +142,50 @@ def _singular(
     root_KG
         √f.
     """
-    from scipy.sparse.linalg import ArpackError, LinearOperator, svds
-
     shape = sum(len(root_B) for _, root_B, _ in parts), root_KG.shape[1]
     ends = np.cumsum([len(root_B) for _, root_B, _ in parts])[:-1]
 
-    def times(v_G: NDArray[np.float32]) -> NDArray[np.float32]:
-        expected_K = root_KG @ v_G.ravel()
-        return np.concatenate(
-            [scaled @ v_G.ravel() - root_B * expected_K[batch_B] for scaled, root_B, batch_B in parts]
-        )
+    def times(v_G: Values) -> Values:
+        expected_K = root_KG @ v_G
+        return np.concatenate([scaled @ v_G - root_B * expected_K[batch_B] for scaled, root_B, batch_B in parts])
 
-    def transposed_times(u_N: NDArray[np.float32]) -> NDArray[np.float32]:
+    def transposed_times(u_N: Values) -> Values:
         product_G, expected_K = np.zeros(shape[1], np.float32), np.zeros(len(root_KG), np.float32)
-        for (scaled, root_B, batch_B), u_B in zip(parts, np.split(u_N.ravel(), ends), strict=True):
+        for (scaled, root_B, batch_B), u_B in zip(parts, np.split(u_N, ends), strict=True):
             product_G += scaled.T @ u_B
             np.add.at(expected_K, batch_B, root_B * u_B)
         return product_G - expected_K @ root_KG
 
-    deviations = LinearOperator(shape, matvec=times, rmatvec=transposed_times, dtype=np.float32)
-    start = np.random.default_rng(0).normal(size=min(shape)).astype(np.float32)
-    try:
-        _, singular_C, direction_CG = svds(deviations, min(MOST_COMPONENTS, min(shape) - 1), v0=start, tol=TOLERANCE)
-    except (ArpackError, ValueError):  # too few cells or genes, or no deviations
-        return np.zeros(0, np.float32), np.zeros((shape[1], 0), np.float32)
-    return singular_C[::-1], direction_CG[::-1].T
+    if shape[0] > shape[1]:
+        square_C, direction_GC = _eigen(lambda v_G: transposed_times(times(v_G)), shape[1])
+        return np.sqrt(square_C), direction_GC
+    square_C, cell_NC = _eigen(lambda u_N: times(transposed_times(u_N)), shape[0])
+    singular_C = np.sqrt(square_C)
+    directions = [transposed_times(u_N) / s for u_N, s in zip(cell_NC.T, singular_C, strict=True)]
+    return singular_C, np.stack(directions, 1) if directions else np.zeros((shape[1], 0), np.float32)
 
 
-def _evenly(n: int, at_most: int) -> NDArray[np.intp]:
-    """Positions of some of `n`."""
-    return np.linspace(0, n - 1, min(n, at_most)).astype(np.intp)
+def _eigen(product: Callable[[Values], Values], size: int) -> tuple[Values, Values]:
+    """Largest eigenvalues above zero of a positive operator, falling, and their vectors, size × C."""
+    from scipy.sparse.linalg import ArpackNoConvergence, LinearOperator, eigsh
+
+    if size <= SMALL:
+        matrix = np.stack([product(unit) for unit in np.eye(size, dtype=np.float32)], 1).astype(np.float64)
+        value_C, vector_SC = np.linalg.eigh((matrix + matrix.T) / 2)
+    else:
+        operator = LinearOperator((size, size), matvec=lambda v: product(v.ravel()), dtype=np.float32)
+        rng = np.random.default_rng(0)
+        # What it draws where it starts anew, too (SciPy 1.17)
+        drawn = {"rng": rng} if "rng" in signature(eigsh).parameters else {}
+        start = rng.normal(size=size).astype(np.float32)
+        if not product(start).any():
+            return np.zeros(0, np.float32), np.zeros((size, 0), np.float32)
+        try:
+            value_C, vector_SC = eigsh(operator, MOST_COMPONENTS, v0=start, tol=TOLERANCE**2, **drawn)
+        except ArpackNoConvergence as error:
+            value_C, vector_SC = error.eigenvalues, error.eigenvectors
+    falling = [c for c in np.argsort(value_C)[::-1][: min(MOST_COMPONENTS, size - 1)] if value_C[c] > 0]
+    return value_C[falling].astype(np.float32), vector_SC[:, falling].astype(np.float32)
 
 
 def _kept(singular_C: NDArray[np.floating[Any]], n_cells: int, n_genes: int) -> NDArray[np.floating[Any]]:
@@ -170,6 +194,11 @@ def _kept(singular_C: NDArray[np.floating[Any]], n_cells: int, n_genes: int) -> 
     within_C = np.maximum((square_C - n_cells - n_genes) ** 2 - 4 * n_cells * n_genes, 0)
     beyond_C = singular_C > np.sqrt(n_cells) + np.sqrt(n_genes)
     return np.where(beyond_C, np.sqrt(within_C) / np.maximum(square_C, 1), 0.0)
+
+
+def _evenly(n: int, at_most: int) -> NDArray[np.intp]:
+    """Positions of some of `n`."""
+    return np.linspace(0, n - 1, min(n, at_most)).astype(np.intp)
 
 
 def _log_likelihood(
@@ -181,7 +210,7 @@ def _log_likelihood(
 ) -> float:
     total = 0.0
     for rows in row_blocks(x, CELLS_PER_BLOCK):
-        share_BG = components.shares(x[rows], encoding, batch_B[rows], batch_B[rows]).cpu().numpy()
+        share_BG = components.shares(x[rows], encoding, batch_B[rows], batch_B[rows]).numpy()
         part = held_out[rows].tocoo()
         total += float(part.data @ np.log(share_BG[part.row, part.col]))
     return total
@@ -195,7 +224,7 @@ def _scaled(
     x: sparse.csr_array, batch_B: NDArray[np.intp], root_KG: NDArray[np.float32]
 ) -> tuple[sparse.csr_array, NDArray[np.float32]]:
     """Counts over √(nf), B × G, and √n of each cell."""
-    root_B, n_Z = np.sqrt(np.maximum(row_sums(x), 1)).astype(np.float32), np.diff(x.indptr)
+    root_B, n_Z = np.sqrt(row_sums(x)).astype(np.float32), np.diff(x.indptr)
     value_Z = root_KG[np.repeat(batch_B, n_Z) if len(root_KG) > 1 else 0, x.indices]
     value_Z *= np.repeat(root_B, n_Z)
     np.divide(x.data, value_Z, out=value_Z)

@@ -23,7 +23,7 @@ from .thinning import split_molecules
 
 __all__ = ["MAX_HELD_OUT_CELLS", "SampledCells", "Staged", "read_once", "stage"]
 
-MAX_HELD_OUT_CELLS = 2000  # whose molecules decide when to stop, and weigh the experts: enough for four weights
+MAX_HELD_OUT_CELLS = 2000  # whose molecules decide when to stop, and weigh the experts: enough for six weights
 
 
 @dataclass
@@ -57,7 +57,8 @@ class Staged:
     visible
         Molecules of all cells but the held-out ones, N × G.
     stopping, weighing
-        Held-out molecules of some cells which have visible ones too: by which to stop, and to weigh the experts by.
+        Held-out molecules of some cells which have visible ones too: by which to stop (and to tell
+        the noise of components), and to weigh the experts by.
     digest
         Of all counts, by which they are told from others.
     """

@@ -30,7 +30,6 @@ __all__ = ["HeldOutMolecules", "weighed"]
 MANY_CELLS = 100_000  # tell the dispersions as well as all of a million would: blocks of about so many are taken
 FLOOR = 0.02  # of the gene frequencies, mixed into a cell's own counts: no imputation, without impossible genes
 SMALLEST = 1e-30
-_SCORED_AS = ["gene_mean_own_counts", *expert_names(6)[2:]]
 
 
 @dataclass(frozen=True)
@@ -150,7 +149,7 @@ def _dispersions(model: CountsModel, x: CountsRows, batch_N: NDArray[np.intp], p
                 moment.add(x_BG, mean_BG, unit_BG)
             bar.update(block.shape[0])
     for moment in moments:
-        moment.excess_G, moment.square_G = processes.sum(moment.excess_G), processes.sum(moment.square_G)
+        moment.excess_G, moment.in_units_G = processes.sum(moment.excess_G), processes.sum(moment.in_units_G)
     return torch.as_tensor(np.stack([m.estimate() for m in moments]), device=model.device)
 
 
@@ -209,7 +208,8 @@ def _scores(table: _Table, share_VK: NDArray[np.float64], held_out: HeldOutMolec
         "model": mixed_V,
         "gene_mean": share_VK[:, 0],
         "no_imputation": FLOOR * share_VK[:, 0] + (1 - FLOOR) * table.own_V / table.library_V,
-        **dict(zip(_SCORED_AS, share_VK.T[1:], strict=False)),
+        "gene_mean_own_counts": share_VK[:, 1],
+        **dict(zip(expert_names(share_VK.shape[1])[2:], share_VK.T[2:], strict=True)),
     }
     n = float(table.count_V.sum())
 

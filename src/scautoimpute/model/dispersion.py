@@ -2,8 +2,8 @@
 
 A cell's rate of a gene is gamma distributed about the expected μ with variance θμ; given the rate the count is Poisson.
 The posterior is gamma again, with mean μ·(1 − s) + x·s and variance mean·s for s = θ / (1 + θ), the share of the cell's
-own count. φ being the dispersion of the gene, θ is φμ where μ is off by a factor, as a network's is. A sum of
-components is off by an amount as well: its θ is φ(μ + m) / 2, where the gene frequencies let expect m.
+own count. θ is φu, φ being the dispersion of the gene. The unit u is μ where that is off by a factor, as a network's
+is. A sum of components is off by an amount as well: there u is (μ + m) / 2, where the gene frequencies let expect m.
 
 Shape legend: B cells in a block, G genes.
 """
@@ -51,19 +51,19 @@ def gamma_posterior(x_BG: Tensor, mean_BG: Tensor, excess_BG: Tensor) -> tuple[T
 
 
 class DispersionMoments:
-    """φ of each gene by the method of moments, Σ[(x − μ)² − μ] / Σμm over the cells, gathered in blocks; m may be μ."""
+    """φ of each gene by the method of moments, Σ[(x − μ)² − μ] / Σμu over the cells, gathered in blocks."""
 
     def __init__(self, n_genes: int) -> None:
         self.excess_G = np.zeros(n_genes)
-        self.square_G = np.zeros(n_genes)
+        self.in_units_G = np.zeros(n_genes)
 
     def add(self, x_BG: Tensor, mean_BG: Tensor, unit_BG: Tensor) -> None:
-        """Take a block of cells into account; `unit_BG` is m."""
+        """Take a block of cells into account; `unit_BG` is u."""
         residual_BG = x_BG - mean_BG
         self.excess_G += (residual_BG.square_() - mean_BG).sum(0).cpu().numpy()
-        self.square_G += (mean_BG * unit_BG).sum(0).cpu().numpy()
+        self.in_units_G += (mean_BG * unit_BG).sum(0).cpu().numpy()
 
     def estimate(self) -> NDArray[np.float32]:
         """Dispersion of each gene."""
-        dispersion_G = self.excess_G / np.maximum(self.square_G, 1e-30)
+        dispersion_G = self.excess_G / np.maximum(self.in_units_G, 1e-30)
         return np.clip(dispersion_G, LOWEST, HIGHEST).astype(np.float32)

@@ -147,6 +147,9 @@ def _components(tensors: Tensors, n_components: Any, n_genes: int) -> Components
         return None
     shapes = {"direction_GC": (n_genes, n_components), "kept_C": (n_components,)}
     found = {name: _of_shape(tensors, f"components.{name}", shape, torch.float32) for name, shape in shapes.items()}
+    if found["kept_C"].min() <= 0 or found["kept_C"].max() > 1:
+        msg = "what it keeps of its components are no shares"
+        raise ValueError(msg)
     return Components(**found)
 
 
