@@ -129,7 +129,7 @@ def fit_components(
 
 def _none(n_genes: int) -> Components:
     """Components that leave the gene frequencies as they are."""
-    return Components(torch.zeros(n_genes, 0), torch.zeros(0))
+    return Components(torch.zeros(n_genes, 1), torch.zeros(1))
 
 
 def _singular(parts: list[tuple[sparse.csr_array, Values, NDArray[np.intp]]], root_KG: Values) -> tuple[Values, Values]:
