@@ -121,9 +121,10 @@ def fit_components(
         arrays = np.ascontiguousarray(direction_GC[:, kept_C > 0]), kept_C[kept_C > 0].astype(np.float32)
         components = Components(*map(torch.from_numpy, arrays))
         likelihood = _log_likelihood(components, encoding, *rows)
-        if not likelihood > highest:
+        if likelihood > highest:
+            best, highest = components, likelihood
+        elif best is not None:
             break
-        best, highest = components, likelihood
     return best
 
 
