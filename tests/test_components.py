@@ -10,6 +10,7 @@ from scautoimpute.model import components as of_few
 from scautoimpute.model.components import LOWEST_FOLD, fit_components
 from scautoimpute.model.counts_inputs import CountsEncoding
 from scautoimpute.model.thinning import split_molecules
+from scautoimpute.model.threads import torch_threads
 
 
 def made_counts(n_cells=90, n_genes=50, spread=1.0, depth=4.0, seed=0):
@@ -173,3 +174,11 @@ def test_more_noise_leaves_less():
     singular = np.array([60.0, 40.0, 20.0])
     assert (of_few._kept(singular / np.sqrt(2), 300, 200) <= of_few._kept(singular, 300, 200)).all()
     assert not of_few._kept(np.array([0.0, 30.0]), 300, 200).any()
+
+
+def test_several_threads_find_what_one_does():
+    one = fit_components(*parted(made_counts()))
+    with torch_threads(2):
+        two = fit_components(*parted(made_counts()))
+    for name, tensor in one.tensors.items():
+        torch.testing.assert_close(two.tensors[name], tensor)
