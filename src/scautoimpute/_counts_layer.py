@@ -13,6 +13,7 @@ from scipy import sparse
 from ._application import spread, zeros_filled
 from ._counts_scales import from_counts, sd_from_counts
 from ._output_form import WHOLE, OutputForm, Rows, Shown
+from .io.matrix import evenly_spaced
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -166,7 +167,7 @@ def own_count_share(model: "CountsModel", x: "CountsRows", own_N: "NDArray[np.in
     from .model.counts import expected
     from .model.dispersion import own_share
 
-    chosen = np.unique(np.linspace(0, x.shape[0] - 1, min(x.shape[0], CELLS_LOOKED_AT)).astype(np.intp))
+    chosen = evenly_spaced(x.shape[0], CELLS_LOOKED_AT)
     own, whole, looked_at = 0.0, 0.0, x[chosen]
     for rows in model.blocks(looked_at):
         block, own_B = looked_at[rows], own_N[chosen[rows]]

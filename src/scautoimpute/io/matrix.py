@@ -18,6 +18,7 @@ __all__ = [
     "block_csr",
     "blocks_of",
     "counts_matrix",
+    "evenly_spaced",
     "is_integer_counts",
     "is_lazy",
     "matrix_and_names",
@@ -117,6 +118,17 @@ def as_observed(
     _refuse_infinite(observed.data)
     observed.eliminate_zeros()
     return observed, obs_names, var_names
+
+
+def evenly_spaced(n: int, at_most: int) -> "NDArray[np.intp]":
+    """Positions of at most so many of `n` things, from the first to the last.
+
+    Examples
+    --------
+    >>> evenly_spaced(9, 3).tolist(), evenly_spaced(2, 3).tolist()
+    ([0, 4, 8], [0, 1])
+    """
+    return np.linspace(0, n - 1, min(n, at_most)).astype(np.intp)
 
 
 def row_blocks(matrix: Any, size: int, *, among: slice | None = None) -> Iterator[slice]:

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from scipy import sparse
 from torch import Tensor
 
-from ..io.matrix import row_blocks, row_sums
+from ..io.matrix import evenly_spaced, row_blocks, row_sums
 from .counts_inputs import CountsEncoding
 from .counts_network import Rows
 from .counts_store import CountsRows
@@ -61,14 +61,14 @@ class Components:
 
         How many times its batch's share a gene has in the cell is the same there.
         """
-        device, log_KG = self.kept_C.device, encoding.log_frequency_KG
+        device, root_KG = self.kept_C.device, encoding.log_frequency_KG.div(2).exp()
         own_B, into = (torch.as_tensor(batch, device=device) for batch in (batch_B, into_B))
         scaled, root_B = _scaled(x, batch_B, encoding.frequency_roots)
-        root_B1, expected_KC = torch.as_tensor(root_B, device=device)[:, None], log_KG.div(2).exp() @ self.direction_GC
+        root_B1, expected_KC = torch.as_tensor(root_B, device=device)[:, None], root_KG @ self.direction_GC
         score_BC = Rows.of(scaled, device).times(self.direction_GC) - root_B1 * expected_KC.index_select(0, own_B)
         deviation_BG = (score_BC * self.kept_C / root_B1.clamp(min=1)) @ self.direction_GC.t()
-        fold_BG = deviation_BG.div_(_of_each(log_KG.div(2).exp(), own_B)).add_(1).clamp_(min=LOWEST_FOLD)
-        share_BG = fold_BG.mul_(_of_each(log_KG.exp(), into))
+        fold_BG = deviation_BG.div_(_of_each(root_KG, own_B)).add_(1).clamp_(min=LOWEST_FOLD)
+        share_BG = fold_BG.mul_(_of_each(encoding.log_frequency_KG.exp(), into))
         return share_BG.div_(share_BG.sum(1, keepdim=True))
 
     @property
@@ -106,11 +106,11 @@ def fit_components(
     None if nothing is beyond noise, or foretells the held-out molecules.
     """
     encoding = encoding.to(torch.device("cpu"))
-    taken = _evenly(x.shape[0], max(CELLS_TAKEN, x.shape[0] * COUNTS_TAKEN // max(x.nnz, 1)))
+    taken = evenly_spaced(x.shape[0], max(CELLS_TAKEN, x.shape[0] * COUNTS_TAKEN // max(x.nnz, 1)))
     blocks = [taken[rows] for rows in row_blocks(taken, CELLS_PER_BLOCK)]
     parts = [(*_scaled(x[cells_B], batch_N[cells_B], encoding.frequency_roots), batch_N[cells_B]) for cells_B in blocks]
     singular_C, direction_GC = _singular(parts, encoding.frequency_roots)
-    judged = _evenly(len(cells), CELLS_JUDGED)
+    judged = evenly_spaced(len(cells), CELLS_JUDGED)
     rows = x[cells[judged]], held_out[judged], batch_N[cells[judged]]
     n_cells = sum(int(np.count_nonzero(root_B)) for _, root_B, _ in parts)
     best, highest = None, _log_likelihood(_none(x.shape[1]), encoding, *rows)
@@ -195,11 +195,6 @@ def _kept(singular_C: NDArray[np.floating[Any]], n_cells: int, n_genes: int) -> 
     within_C = np.maximum((square_C - n_cells - n_genes) ** 2 - 4 * n_cells * n_genes, 0)
     beyond_C = singular_C > np.sqrt(n_cells) + np.sqrt(n_genes)
     return np.where(beyond_C, np.sqrt(within_C) / np.maximum(square_C, 1), 0.0)
-
-
-def _evenly(n: int, at_most: int) -> NDArray[np.intp]:
-    """Positions of some of `n`."""
-    return np.linspace(0, n - 1, min(n, at_most)).astype(np.intp)
 
 
 def _log_likelihood(

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from ..io.matrix import evenly_spaced
 from ._svg import INK, drawing, inline
 
 if TYPE_CHECKING:
@@ -225,7 +226,7 @@ def scatter_grid(
 
 def _scatter(title: str, xy: ArrayLike, labels: Sequence[str], classes: Sequence[str], *, most: int, axes: str) -> str:
     xy_N2, of_N = np.asarray(xy, dtype=float).reshape(-1, 2), np.asarray(labels, dtype=str)
-    chosen = np.unique(np.linspace(0, len(xy_N2) - 1, min(most, len(xy_N2))).astype(int))
+    chosen = evenly_spaced(len(xy_N2), most)
     with drawing(180, 180, left=20, bottom=20) as figure:
         ax = figure.subplots()
         for index, name in enumerate(classes):
