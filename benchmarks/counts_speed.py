@@ -76,7 +76,7 @@ class Batch:
 
     def thin(self) -> None:
         """Show a share of the molecules, and leave the others as the target."""
-        shown_Z = thin_values(self.x.data, np.full(self.x.nnz, 0.6, np.float32), self.rng)
+        shown_Z = thin_values(self.x.data, 0.6, self.rng)
         self.shown, self.target = with_values(self.x, shown_Z), with_values(self.x, self.x.data - shown_Z)
         self.inputs = self.encoding.encode(self.shown, self.batch_B)
 

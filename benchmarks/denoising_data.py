@@ -19,7 +19,7 @@ from scipy import sparse
 from scautoimpute import datasets
 from scautoimpute.metrics import thin
 
-__all__ = ["BUNDLED", "PAIRS", "SETS", "Bulk", "Split", "find", "split_of"]
+__all__ = ["BUNDLED", "PAIRS", "SETS", "SHARE", "Bulk", "Split", "find", "split_of"]
 
 SHARE = 0.1
 BUNDLED = "pbmc68k_reduced"

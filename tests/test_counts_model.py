@@ -85,7 +85,7 @@ def test_training_ends_when_little_is_gained_of_what_was(fall, later, ends_after
 def test_thinning_is_binomial():
     rng = np.random.default_rng(0)
     for value, share in ((1, 0.3), (7, 0.6), (12, 0.9), (13, 0.2), (400, 0.1)):
-        drawn = thin_values(np.full(20_000, value), np.full(20_000, share), rng).astype(int)
+        drawn = thin_values(np.full(20_000, value), share, rng).astype(int)
         expected = stats.binom(value, share).pmf(np.arange(value + 1)) * 20_000
         common = expected > 5
         observed = np.bincount(drawn, minlength=value + 1)
@@ -100,19 +100,31 @@ def test_thinning_takes_each_molecule_once(counts):
     assert stay.data.min() >= 1
     assert taken.data.min() >= 1
     assert taken.sum() / x.sum() == pytest.approx(0.25, abs=0.02)
-    assert thin_values(x.data, np.ones(x.nnz), np.random.default_rng(0)).tolist() == x.data.tolist()
-    assert not thin_values(x.data, np.zeros(x.nnz), np.random.default_rng(0)).any()
+    assert thin_values(x.data, 1.0, np.random.default_rng(0)).tolist() == x.data.tolist()
+    assert not thin_values(x.data, 0.0, np.random.default_rng(0)).any()
 
 
 def test_thinning_takes_little_memory_and_blocks_do_not_show(monkeypatch):
     values_Z = np.random.default_rng(0).geometric(0.15, 500_000).astype(np.float32)
     tracemalloc.start()
-    drawn = thin_values(values_Z, np.full(values_Z.size, 0.3), np.random.default_rng(1))
+    drawn = thin_values(values_Z, 0.3, np.random.default_rng(1))
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 35e6  # all molecules at once take 45 MB
     monkeypatch.setattr(thinning, "VALUES_AT_A_TIME", 999)
-    again = thin_values(values_Z, np.full(values_Z.size, 0.3), np.random.default_rng(1))
+    again = thin_values(values_Z, 0.3, np.random.default_rng(1))
+    assert drawn.tobytes() == again.tobytes()
+
+
+def test_thinning_takes_the_share_of_each_row(monkeypatch):
+    values_Z = np.random.default_rng(0).geometric(0.15, 30_000).astype(np.float32)
+    share_B, indptr = np.array([0.9, 0.5, 0.1, 0.3]), np.array([0, 10_000, 10_000, 25_000, 30_000])
+    drawn = thin_values(values_Z, share_B, np.random.default_rng(1), indptr=indptr)
+    for share, start, end in zip(share_B, indptr, indptr[1:], strict=False):
+        if end > start:
+            assert drawn[start:end].sum() / values_Z[start:end].sum() == pytest.approx(share, abs=0.01)
+    monkeypatch.setattr(thinning, "VALUES_AT_A_TIME", 999)
+    again = thin_values(values_Z, share_B, np.random.default_rng(1), indptr=indptr)
     assert drawn.tobytes() == again.tobytes()
 
 

@@ -82,7 +82,7 @@ class _Batch:
         """Part the molecules of the cells `rows` at random."""
         x, own = data.visible[rows], data.processes.share
         share_B = rng.uniform(*SHOWN, size=len(rows)).astype(np.float32)
-        shown_Z = thin_values(x.data, np.repeat(share_B, np.diff(x.indptr)), rng)
+        shown_Z = thin_values(x.data, share_B, rng, indptr=x.indptr)
         shown, target = (own(with_values(x, values_Z)) for values_Z in (shown_Z, x.data - shown_Z))
         batch_B = own(data.batch_N[rows])
         inputs = Inputs.of(data.encoding.encode(shown, batch_B), data.device)
