@@ -9,7 +9,7 @@ Shape legend: N cells, B cells in a block, G genes, K batches, C components, Z s
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from inspect import signature
 from typing import Any
 
@@ -23,6 +23,7 @@ from ..io.matrix import evenly_spaced, row_blocks, row_sums
 from .counts_inputs import CountsEncoding
 from .counts_network import Rows
 from .counts_store import CountsRows
+from .tensors import HoldsTensors
 
 __all__ = ["MOST_CELLS", "Components", "fit_components"]
 
@@ -41,7 +42,7 @@ Values = NDArray[np.float32]
 
 
 @dataclass(frozen=True)
-class Components:
+class Components(HoldsTensors):
     """What the components of one fit make of any cell.
 
     Attributes
@@ -70,15 +71,6 @@ class Components:
         fold_BG = deviation_BG.div_(_of_each(root_KG, own_B)).add_(1).clamp_(min=LOWEST_FOLD)
         share_BG = fold_BG.mul_(_of_each(encoding.log_frequency_KG.exp(), into))
         return share_BG.div_(share_BG.sum(1, keepdim=True))
-
-    @property
-    def tensors(self) -> dict[str, Tensor]:
-        """The tensors, by name."""
-        return {field.name: getattr(self, field.name) for field in fields(self)}
-
-    def to(self, device: torch.device) -> "Components":
-        """Same components on `device`."""
-        return Components(**{name: tensor.to(device) for name, tensor in self.tensors.items()})
 
 
 @torch.no_grad()

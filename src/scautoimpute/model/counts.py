@@ -26,7 +26,16 @@ from .counts_store import CountsRows
 from .dispersion import gamma_posterior
 from .network import Autoencoder
 
-__all__ = ["ESTIMATES", "CountsModel", "build_network", "expected", "expert_names", "network_names", "whole_posterior"]
+__all__ = [
+    "ESTIMATES",
+    "CountsModel",
+    "build_network",
+    "estimates_with",
+    "expected",
+    "expert_names",
+    "network_names",
+    "whole_posterior",
+]
 
 ESTIMATES = ("gene_frequencies", "network", "components")
 CELLS_PER_BLOCK, VALUES_PER_BLOCK = 256, 2**19  # a processor takes longer over matrices that its cache cannot hold
@@ -196,6 +205,11 @@ def whole_posterior(
                 sd_NG[rows] = sd_BG
             bar.update(len(mean_BG))
     return mean_NG, sd_NG
+
+
+def estimates_with(components: Components | None) -> tuple[str, ...]:
+    """Return the names of the estimates that a model has."""
+    return ESTIMATES[:2] if components is None else ESTIMATES
 
 
 def expected(shares: tuple[Tensor, ...], library_B1: Tensor) -> Iterator[tuple[Tensor, Tensor]]:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from .checkpoint import Checkpoint, NetworkFile
 from .components import MOST_CELLS, Components, fit_components
-from .counts import CountsModel, build_network, network_names
+from .counts import CountsModel, build_network, estimates_with, network_names
 from .counts_inputs import CountsEncoding
 from .counts_staging import Staged, stage
 from .counts_steps import CountsData
@@ -87,7 +87,7 @@ def fit_counts(
     cells = staged.weighing.cells
     held_out = HeldOutMolecules(staged.visible[cells], staged.weighing.rows, batch_N[cells])
     components = processes.from_first(_components(staged, batch_N, encoding) if processes.is_first else None)
-    n_estimates = 2 if components is None else 3
+    n_estimates = len(estimates_with(components))
     even_K, none_EG = np.full(2 * n_estimates, 0.5 / n_estimates), torch.zeros(n_estimates, x.shape[1])
     networks = tuple(net for net, _ in trained.values())
     model = CountsModel(networks, encoding, none_EG, even_K, batches, components).to(device)

@@ -5,7 +5,7 @@ Shape legend: N cells, B cells in a block, G genes, K batches, I = G + K inputs 
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
@@ -17,6 +17,7 @@ from torch import Tensor
 
 from ..io.matrix import row_blocks, row_sums
 from .counts_store import CELLS_PER_BLOCK, CountsRows
+from .tensors import HoldsTensors
 
 __all__ = ["CountsEncoding", "batch_frequencies"]
 
@@ -27,7 +28,7 @@ PSEUDO_COUNT = 0.05  # molecules of each gene, so that no frequency is zero
 
 
 @dataclass(frozen=True)
-class CountsEncoding:
+class CountsEncoding(HoldsTensors):
     """Scales of the inputs and what the outputs start from, learned from the visible molecules alone.
 
     Attributes
@@ -93,16 +94,6 @@ class CountsEncoding:
         """One column per batch, B × K."""
         ones, rows = np.ones(len(batch_B), dtype=np.float32), np.arange(len(batch_B) + 1)
         return sparse.csr_array((ones, batch_B, rows), shape=(len(batch_B), self.n_batches))
-
-    @property
-    def tensors(self) -> dict[str, Tensor]:
-        """The tensors among the fields, by name."""
-        values = {field.name: getattr(self, field.name) for field in fields(self)}
-        return {name: value for name, value in values.items() if isinstance(value, Tensor)}
-
-    def to(self, device: torch.device) -> "CountsEncoding":
-        """Same encoding with its tensors on `device`."""
-        return replace(self, **{name: tensor.to(device) for name, tensor in self.tensors.items()})  # type: ignore[arg-type]
 
 
 def batch_frequencies(x: CountsRows, batch_N: NDArray[np.intp]) -> NDArray[np.float64]:

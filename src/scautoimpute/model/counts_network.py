@@ -167,10 +167,10 @@ class _MultinomialLoss(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         h, weight, by_logit_BG, buffer_BG, one_offset = ctx.kept
-        by_logit_BG.mul_(gradient)
         by_offset = by_logit_BG.sum(0, keepdim=True) if one_offset else by_logit_BG
         rounded_BG = buffer_BG.copy_(by_logit_BG)
-        return (rounded_BG @ weight).float(), (rounded_BG.t() @ h).float(), by_offset, None, None, None
+        by_h_BH, by_weight_GH = (rounded_BG @ weight).float(), (rounded_BG.t() @ (h * gradient)).float()
+        return by_h_BH * gradient, by_weight_GH, by_offset * gradient, None, None, None
 
 
 def multinomial_loss(

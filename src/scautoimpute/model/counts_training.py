@@ -26,7 +26,7 @@ __all__ = ["CountsTraining", "held_out_loss", "train_counts"]
 # Cells at a time where nothing is learned: on the processor as many as where something is, so that memory is used
 # again; on a GPU more, which would wait for orders
 CELLS_PER_BLOCK, CELLS_PER_BLOCK_ON_GPU = 128, 1024
-STEPS_BETWEEN = 20  # evaluations of the held-out molecules
+STEPS_BETWEEN = 50  # evaluations of the held-out molecules, each of which takes as long as up to 5 of them
 SMALL_GAIN = 0.01  # of what was gained so far, is no reason to go on; checked on ten sets of 140 to 10,000 cells
 
 

@@ -5,7 +5,7 @@ Shape legend: B cells in a batch, G genes, I = 2G inputs, S = 2 side inputs.
 
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -14,6 +14,7 @@ from scipy import sparse
 from torch import Tensor
 
 from .base import TwoWayBase
+from .tensors import HoldsTensors
 
 __all__ = ["Encoded", "Encoding", "corrupt"]
 
@@ -31,7 +32,7 @@ class Encoded:
 
 
 @dataclass(frozen=True)
-class Encoding:
+class Encoding(HoldsTensors):
     """Scales of one fold's inputs, all learned from that fold's visible entries alone.
 
     The inputs are the residuals from the base at the observed entries (zero elsewhere) and the observation
@@ -74,16 +75,6 @@ class Encoding:
             log_count_mean=float(np.log(count_N + 1).mean()),
             base=base,
         )
-
-    @property
-    def tensors(self) -> dict[str, Tensor]:
-        """The tensors among the fields, by name."""
-        values = {field.name: getattr(self, field.name) for field in fields(self)}
-        return {name: value for name, value in values.items() if isinstance(value, Tensor)}
-
-    def to(self, device: torch.device) -> "Encoding":
-        """Same encoding with its tensors on `device`."""
-        return replace(self, **{name: tensor.to(device) for name, tensor in self.tensors.items()})  # type: ignore[arg-type]
 
     def encode(self, x_BG: Tensor, observed_BG: Tensor, kept_BG: Tensor, keep_B1: Tensor | float = 1.0) -> Encoded:
         """Inputs for a batch of which only the entries `kept_BG` are shown.

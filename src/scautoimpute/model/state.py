@@ -9,7 +9,7 @@ from torch import Tensor
 
 from .base import TwoWayBase
 from .components import Components
-from .counts import CountsModel, build_network, network_names
+from .counts import CountsModel, build_network, estimates_with, network_names
 from .counts_inputs import CountsEncoding
 from .detection import DETECTION_NETWORK, DetectionModel
 from .inputs import Encoding
@@ -127,7 +127,7 @@ def _counts_model(tensors: Tensors, values: dict[str, Any], settings: Settings, 
     shapes = {"centre_I": (n_inputs,), "unit_G": (n_genes,), "log_frequency_KG": (n_batches, n_genes)}
     scales = {name: _of_shape(tensors, f"encoding.{name}", s, torch.float32) for name, s in shapes.items()}
     components = _components(tensors, values.get("n_components", 0), n_genes)  # none before format 5
-    n_estimates = 2 if components is None else 3
+    n_estimates = len(estimates_with(components))
     dispersion_EG = _of_shape(tensors, "dispersion", (n_estimates, n_genes), torch.float32)
     weights_K = _of_shape(tensors, "weights", (2 * n_estimates,), torch.float64).numpy()
     if weights_K.min() < 0 or abs(weights_K.sum() - 1) > 1e-9 or median <= 0 or dispersion_EG.min() < 0:
