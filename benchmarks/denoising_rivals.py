@@ -193,8 +193,10 @@ def autoimpute_counts(train: Any, seed: int) -> Iterator[Estimate]:
     model = AutoImpute("counts", random_state=_stream(seed, "autoimpute_counts"))
     tl.autoimpute(adata, model=model, genes=adata.var_names, scale="counts")
     seconds = time.perf_counter() - started
-    own = shares(adata.layers["imputed"], gene_frequencies(train))
-    library_N = np.maximum(train.sum(axis=1), 1)
+    library_N, frequency_G = np.maximum(train.sum(axis=1), 1), gene_frequencies(train)
+    not_modelled = np.flatnonzero(~adata.var["autoimpute_modelled"])  # without a molecule to train on
+    adata.layers["imputed"][:, not_modelled] = library_N[:, None] * frequency_G[not_modelled]
+    own = shares(adata.layers["imputed"], frequency_G)
     tl.autoimpute(adata, model=model, scale="expected_log1p", depth=library_N * SHARE / (1 - SHARE))
     submitted = np.expm1(np.asarray(adata.layers["imputed"], dtype=np.float64)) * (library_N[:, None] / 1e4)
     weights = {name: round(weight, 3) for name, weight in model.weights_.items()}

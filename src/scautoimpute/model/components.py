@@ -30,7 +30,7 @@ __all__ = ["MOST_CELLS", "Components", "fit_components"]
 # A network of many cells knows what components do. Milli-nats per held-out molecule with and without: of 140 cells 7.20
 # and 6.93, of 2,700 cells 207.3 and 203.4, of 4,382 cells 232.1 and 229.5, of 9,470 cells 167.3 and 166.5
 MOST_CELLS = 10_000
-COUNTS_TAKEN, CELLS_TAKEN = 4_000_000, 2000  # are enough, of counts above zero and of cells
+COUNTS_TAKEN, CELLS_TAKEN = 2_000_000, 2000  # are enough, of counts above zero and of cells
 MOST_COMPONENTS = 48
 LOWEST_FOLD = 0.01  # of a gene's frequency
 NOISE = (1.0, 1.2, 1.5, 2.0, 3.0, 4.5)  # variance of a deviation, in that of a Poisson count
@@ -86,7 +86,7 @@ def fit_components(
     Parameters
     ----------
     x
-        Visible counts of all cells, N × G. Of many, evenly spaced ones are taken: 2,000, or more with four million
+        Visible counts of all cells, N × G. Of many, evenly spaced ones are taken: 2,000, or more with two million
         counts above zero.
     batch_N, encoding
         Batch of each cell, and the share of each gene among its molecules.

@@ -96,6 +96,7 @@ class TrainingPlan:
     patience_steps: tuple[int, int] = (120, 1200)  # at least and at most so many steps in those epochs
     weight_decay: float = 0.01
     averaging: float = 0.98
+    average_every: int = 1  # steps, so many of which fade by `averaging` each
     corruption: tuple[float, float] = (0.1, 0.6)
     optimizer: Optimizer = "adamw"
     product: torch.dtype = torch.float32  # in which matrices are multiplied
@@ -204,7 +205,10 @@ class Training:
     def count_step(self) -> None:
         """Count a step that was taken, and move the running mean of the weights after them."""
         self.step += 1
-        average_weights(self._averages, self._parameters, min(self.plan.averaging, 1 - 1 / (self.step + 1)))
+        every = self.plan.average_every
+        if self.step % every == 0:
+            decay = min(self.plan.averaging**every, 1 - 1 / (self.step // every + 1))
+            average_weights(self._averages, self._parameters, decay)
 
     def add_epoch(self, loss: float, error: float, n_cells: int) -> None:
         """Take note of what an epoch came to."""
