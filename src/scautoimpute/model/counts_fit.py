@@ -16,6 +16,7 @@ from .checkpoint import Checkpoint, NetworkFile
 from .components import MOST_CELLS, Components, fit_components
 from .counts import CountsModel, build_network, estimates_with, network_names
 from .counts_inputs import CountsEncoding
+from .counts_network import gene_by_gene
 from .counts_staging import Staged, stage
 from .counts_steps import CountsData
 from .counts_store import CountsRows
@@ -133,8 +134,7 @@ def _train(
     generator = torch.Generator(data.device).manual_seed(int(rng.integers(2**63)))
     net = build_network(n_genes, data.encoding.n_batches, settings.hidden).to(data.device)
     initialise_small(net, generator, encoder_sd=ENCODER_SD)
-    first = net.layers[0].weight
-    first.data = first.data.t().contiguous().t()  # gene by gene in memory, as the sparse product reads it
+    net = gene_by_gene(net)
     plan = counts_plan(settings, n_cells)
     training = CountsTraining(net, plan, generator, rng=np.random.default_rng(rng.integers(2**63)))
     training.processes = data.processes
@@ -147,7 +147,6 @@ def _train(
             file.keep(training)
             on_epoch(record)
     file.keep(training)
-    first.data = first.data.contiguous()  # as a model that was loaded has it
     return net.requires_grad_(False), training.record
 
 

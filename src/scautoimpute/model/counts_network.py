@@ -26,6 +26,7 @@ __all__ = [
     "Rows",
     "Workspace",
     "as_array",
+    "gene_by_gene",
     "hidden_layer",
     "log_shares",
     "multinomial_loss",
@@ -107,6 +108,13 @@ class Inputs:
         """Take a scipy matrix to `device`."""
         rows = Rows.of(x, device)
         return cls(rows, Rows.of(x.tocsc().T, device) if with_gradient else rows)
+
+
+def gene_by_gene(net: Autoencoder) -> Autoencoder:
+    """Put the first layer in memory as the sparse product reads it, which would otherwise copy it every time."""
+    first = net.layers[0].weight
+    first.data = first.data.t().contiguous().t()
+    return net
 
 
 def hidden_layer(net: Autoencoder, x: "sparse.csr_array | Inputs | Tensor", centre_I: Tensor) -> Tensor:

@@ -33,7 +33,7 @@ _DEFAULTS: dict[str | None, dict[str, Any]] = {
     "counts": {
         "hidden": (128,),
         "optimizer": "adamw",
-        "learning_rate": 4e-3,
+        "learning_rate": 3e-3,
         "l2": 0.0,
         "threshold": 1e-4,
         "max_epochs": 1000,

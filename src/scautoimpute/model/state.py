@@ -11,6 +11,7 @@ from .base import TwoWayBase
 from .components import Components
 from .counts import CountsModel, build_network, estimates_with, network_names
 from .counts_inputs import CountsEncoding
+from .counts_network import gene_by_gene
 from .detection import DETECTION_NETWORK, DetectionModel
 from .inputs import Encoding
 from .masked import Fold, MaskedModel
@@ -135,7 +136,7 @@ def _counts_model(tensors: Tensors, values: dict[str, Any], settings: Settings, 
         raise ValueError(msg)
     encoding = CountsEncoding(**scales, median_library=median)
     named = zip(networks, network_names(n_networks), strict=True)
-    loaded = tuple(_loaded(network, tensors, name) for network, name in named)
+    loaded = tuple(gene_by_gene(_loaded(network, tensors, name)) for network, name in named)
     return CountsModel(loaded, encoding, dispersion_EG, weights_K, tuple(batches), components)
 
 
