@@ -405,6 +405,21 @@ def test_training_ends_with_the_weights_of_the_best_epoch():
     assert error < 0.9 * np.sqrt(np.mean((base - hidden.values) ** 2))
 
 
+@pytest.mark.parametrize("every", [1, 3])
+def test_the_averaged_weights_are_those_of_a_loop(every):
+    plan = TrainingPlan(learning_rate=0.01, batch_size=4, averaging=0.8, average_every=every)
+    training = Training(Autoencoder(4, 2, (3,)), plan, torch.Generator())
+    mean = training.net.decoder.weight.detach().clone()
+    for step in range(1, 25):
+        with torch.no_grad():
+            training.net.decoder.weight.fill_(float(step % 7))
+        training.count_step()
+        if step % every == 0:
+            fading = min(0.8**every, 1 - 1 / (step // every + 1))
+            mean = fading * mean + (1 - fading) * float(step % 7)
+    torch.testing.assert_close(training.averaged.decoder.weight.detach(), mean)
+
+
 # -------------------------------------------------------------------------------------------------------------- mixture
 
 

@@ -50,14 +50,20 @@ def thin_values(
 
 def _thin_small(
     values_Z: NDArray[Any], share_B: NDArray[np.float32], indptr: NDArray[Any], rng: np.random.Generator
-) -> NDArray[np.intp]:
+) -> NDArray[np.int32]:
     """Draw molecule by molecule where there are few; none are kept of the others."""
-    n_molecules_Z = np.where(values_Z <= LARGEST_COUNTED, values_Z, 0).astype(np.int64)
-    start_Z = np.concatenate([[0], np.cumsum(n_molecules_Z)])
+    n_molecules_Z = np.where(values_Z <= LARGEST_COUNTED, values_Z, 0).astype(np.int32)
+    start_Z = _sums_before(n_molecules_Z)
     n_molecules_B = np.diff(start_Z[np.clip(indptr, 0, len(values_Z))])
     kept = rng.random(int(start_Z[-1]), dtype=np.float32) < np.repeat(share_B, n_molecules_B)
-    thinned_Z: NDArray[np.intp] = np.diff(np.concatenate([[0], np.cumsum(kept)])[start_Z])
-    return thinned_Z
+    return np.diff(_sums_before(kept)[start_Z])
+
+
+def _sums_before(values: NDArray[Any]) -> NDArray[np.int32]:
+    """Sum of what is before each value, and of all; of so few at a time that it is no large number."""
+    sums = np.zeros(len(values) + 1, dtype=np.int32)
+    np.cumsum(values, out=sums[1:])
+    return sums
 
 
 def split_molecules(
