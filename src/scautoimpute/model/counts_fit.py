@@ -35,9 +35,9 @@ ENCODER_SD = 0.0183
 # Tung (140 cells) 6.65, 6.94, 7.03; Drop-seq (225) 122.4, 124.1, 124.6; Jurkat/293T (338) 55.5, 56.9, 57.2;
 # PBMC 68k (700) 353.0, 354.2, 354.5
 NETWORKS_OF_FEW, FEW_CELLS = 3, 2000
-# Epochs without progress after which a network stops, and the fewest and most steps of them. Twice as many find nothing
-# (the same bytes in five of six sets of 140 to 4,382 cells; Zeisel .3 milli-nats) and take a quarter to a half longer
-PATIENCE_EPOCHS, PATIENCE_STEPS = 5, (150, 600)
+# Epochs without progress after which a network stops, and the fewest and most steps of them. Ten, and 300, find nothing
+# (the same in six of seven sets of 140 to 9,470 cells, .3 milli-nats in Zeisel) and take a quarter to a half longer
+PATIENCE_EPOCHS, PATIENCE_STEPS = 4, (150, 600)
 OnEpoch = Callable[[str, TrainingRecord], None]
 
 
