@@ -20,6 +20,7 @@ from scipy import sparse
 
 from scautoimpute import AutoImpute
 from scautoimpute.model.counts import build_network
+from scautoimpute.model.counts_fit import AVERAGE_EVERY
 from scautoimpute.model.counts_inputs import CountsEncoding
 from scautoimpute.model.counts_network import Rows, Workspace, hidden_layer, multinomial_loss, offsets, product_type
 from scautoimpute.model.network import initialise_small
@@ -130,7 +131,7 @@ def table(x: sparse.csr_array, dtype: torch.dtype, rate: dict[Any, float]) -> li
         ("decoder, 3 products", products, 3 * entries * HIDDEN / rate[dtype]),
         ("softmax and target", fastest(batch.head) - products, entries * (2 * width + 4 * 4) / rate["bytes"]),
         ("optimiser", fastest(batch.optimizer.step), 7 * 4 * n_weights / rate["bytes"]),
-        ("average", fastest(batch.average), 3 * 4 * n_weights / rate["bytes"]),
+        ("average", fastest(batch.average) / AVERAGE_EVERY, 3 * 4 * n_weights / AVERAGE_EVERY / rate["bytes"]),
     ]
 
 

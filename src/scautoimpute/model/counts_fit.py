@@ -28,16 +28,18 @@ from .settings import Settings
 from .threads import threads_for, torch_threads
 from .training import TrainingPlan, TrainingRecord
 
-__all__ = ["counts_plan", "fit_counts", "n_networks"]
+__all__ = ["AVERAGE_EVERY", "counts_plan", "fit_counts", "n_networks"]
 
 ENCODER_SD = 0.0183
 # What is averaged of few cells. Measured with 1, 3, 5 networks, milli-nats per held-out molecule over the gene mean:
 # Tung (140 cells) 6.65, 6.94, 7.03; Drop-seq (225) 122.4, 124.1, 124.6; Jurkat/293T (338) 55.5, 56.9, 57.2;
 # PBMC 68k (700) 353.0, 354.2, 354.5
 NETWORKS_OF_FEW, FEW_CELLS = 3, 2000
-# Epochs without progress after which a network stops, and the fewest and most steps of them. Ten, and 300, find nothing
-# (the same in six of seven sets of 140 to 9,470 cells, .3 milli-nats in Zeisel) and take a quarter to a half longer
+# Epochs without progress after which a network stops, and the fewest and most steps of them. Ten or 300 steps find
+# nothing more in five of six sets of 140 to 4,382 cells (.3 milli-nats in Zeisel), nor five in one of 9,470, and
+# take a quarter to a half longer
 PATIENCE_EPOCHS, PATIENCE_STEPS = 4, (150, 600)
+AVERAGING, AVERAGE_EVERY = 0.99, 4  # of the weights; at every step it would take a twelfth of the time
 OnEpoch = Callable[[str, TrainingRecord], None]
 
 
@@ -117,8 +119,8 @@ def counts_plan(settings: Settings, n_cells: int) -> TrainingPlan:
         patience_epochs=PATIENCE_EPOCHS,
         patience_steps=PATIENCE_STEPS,
         weight_decay=settings.l2,
-        averaging=0.99,
-        average_every=4,  # every step would take a twelfth of the time
+        averaging=AVERAGING,
+        average_every=AVERAGE_EVERY,
         optimizer=settings.optimizer,
     )
 
