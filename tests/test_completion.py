@@ -5,6 +5,7 @@ import pytest
 from scipy import sparse
 
 from scautoimpute.methods import als, floors, soft_impute
+from scautoimpute.methods._eigen import symmetric_eigen
 from scautoimpute.metrics.recovery import hide_entries
 
 FACTORISATIONS = {"als": als, "soft_impute": soft_impute}
@@ -190,3 +191,20 @@ def test_only_ranks_that_the_matrix_can_have_are_tried(rng, monkeypatch):
 def test_grids_that_make_no_sense_are_refused(rng, module, options, message):
     with pytest.raises(ValueError, match=message):
         module.impute(partly_seen(rng.gamma(2, size=(20, 15)), 0.8, rng), rng=stream(), **options)
+
+
+# ---------------------------------------------------------------------------------------------- eigenvectors
+
+
+@pytest.mark.parametrize("alike", [False, True])
+@pytest.mark.parametrize("asked", [{}, {"n_largest": 8}, {"above": 0.5}])
+def test_eigenvectors_of_any_matrix(rng, asked, alike):
+    """Of cells that are all alike, all eigenvalues but one are equal, which SciPy's default driver can fail on."""
+    factor = rng.normal(size=(30, 40))
+    matrix = (np.ones((30, 30)) - np.eye(30)) / 29 if alike else factor @ factor.T
+    values, vectors = symmetric_eigen(matrix, **asked)
+    expected = np.linalg.eigvalsh(matrix)
+    expected = expected[-8:] if "n_largest" in asked else expected[expected > asked.get("above", -np.inf)]
+    np.testing.assert_allclose(values, expected, atol=1e-10)
+    np.testing.assert_allclose(matrix @ vectors, vectors * values, atol=1e-10)
+    np.testing.assert_allclose(vectors.T @ vectors, np.eye(len(values)), atol=1e-10)

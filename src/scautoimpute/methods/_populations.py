@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ._arrays import FloatArray, IndexArray
+from ._eigen import symmetric_eigen
 from ._mixture import ZERO
 
 _FEWEST_VARIABLE = 500
@@ -113,7 +114,6 @@ def _eigenvectors(scores_NP: FloatArray, n_vectors: int, rng: np.random.Generato
 
     The affinity is exp(-d² / w²), where the hundredth part of all pairs is closer than w.
     """
-    from scipy import linalg
     from scipy.sparse.linalg import eigsh
     from scipy.spatial.distance import pdist, squareform
 
@@ -131,7 +131,7 @@ def _eigenvectors(scores_NP: FloatArray, n_vectors: int, rng: np.random.Generato
     if n > _DENSE_EIGEN:
         _, vectors = eigsh(affinity, n_vectors, which="LA", v0=rng.random(n))
     else:
-        _, vectors = linalg.eigh(affinity, subset_by_index=[n - n_vectors, n - 1], overwrite_a=True)
+        _, vectors = symmetric_eigen(affinity, n_largest=n_vectors)
     return np.asarray(vectors[:, ::-1])
 
 

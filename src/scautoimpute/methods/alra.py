@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from ._arrays import FloatArray
 from ._checks import share, whole_number
+from ._eigen import symmetric_eigen
 from ._record import Imputed, Method, Preparation
 
 __all__ = ["METHOD", "impute"]
@@ -121,10 +122,8 @@ def _factors(x: Any, rank: int | None, n_iter: int, rng: np.random.Generator) ->
 
 def _exact_factors(x: Any, rank: int | None) -> tuple[FloatArray, FloatArray]:
     """From the eigenvectors of the smaller of ``x xᵀ`` and ``xᵀ x``: ``U Uᵀ x``, or ``x V Vᵀ``."""
-    from scipy import linalg
-
     wide = x.shape[0] <= x.shape[1]
-    eigenvalues, vectors = linalg.eigh((x @ x.T if wide else x.T @ x).toarray())
+    eigenvalues, vectors = symmetric_eigen((x @ x.T if wide else x.T @ x).toarray())
     if rank is None:
         rank = _choose_rank(np.sqrt(np.maximum(eigenvalues[::-1], 0))[:_N_SINGULAR])
     top = vectors[:, ::-1][:, :rank]

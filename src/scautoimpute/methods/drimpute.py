@@ -15,6 +15,7 @@ from ..io.matrix import row_blocks
 from ._arrays import FloatArray, IntArray
 from ._checks import choice, choices, whole_numbers
 from ._completion import rows_of
+from ._eigen import symmetric_eigen
 from ._kmeans import kmeans
 from ._record import Method, Preparation
 
@@ -193,13 +194,11 @@ def _shifted_ranks_of_stored(x: Any) -> FloatArray:
 
 def _loadings(distance_NN: FloatArray) -> FloatArray:
     """Loadings of the leading principal components of the distance matrix, its columns standardised."""
-    from scipy import linalg
-
     n = len(distance_NN)
     z_NN = distance_NN - distance_NN.mean(axis=0)
     spread = z_NN.std(axis=0, ddof=1)
     z_NN /= _or_infinite(spread, n)
-    loadings_ND: FloatArray = linalg.eigh(z_NN.T @ z_NN, subset_by_index=(n - _n_components(n), n - 1))[1]
+    loadings_ND: FloatArray = symmetric_eigen(z_NN.T @ z_NN, n_largest=_n_components(n))[1]
     return loadings_ND[:, ::-1]
 
 
@@ -209,17 +208,15 @@ def _loadings_by_genes(values: Any) -> FloatArray:
     The standardised distances are Z = -H U Uᵀ S, where H centres columns and S scales them. With (HU)ᵀ(HU) = L Lᵀ,
     ZᵀZ = T Tᵀ for T = S U L, and S makes the rows of T equally long: the loadings are T's left singular vectors.
     """
-    from scipy import linalg
-
     n = values.shape[0]
     u_NG = values.toarray()
     u_NG -= u_NG.mean(axis=1)[:, None]
     u_NG /= np.sqrt(np.einsum("ng,ng->n", u_NG, u_NG))[:, None]
-    variance_G, axes_GG = linalg.eigh(_centred_products(u_NG))
+    variance_G, axes_GG = symmetric_eigen(_centred_products(u_NG))
     t_NG = u_NG @ (axes_GG * np.sqrt(np.maximum(variance_G, 0)))
     length_N = np.sqrt(np.einsum("ng,ng->n", t_NG, t_NG))
     t_NG /= _or_infinite(length_N / np.sqrt(n - 1), n)[:, None]
-    squared_G, axes_GG = linalg.eigh(t_NG.T @ t_NG)
+    squared_G, axes_GG = symmetric_eigen(t_NG.T @ t_NG)
     n_distinct = int(np.count_nonzero(squared_G > np.finfo(float).eps * n * squared_G[-1]))
     leading = slice(-1, -1 - max(1, min(_n_components(n), n_distinct)), -1)
     loadings_ND: FloatArray = t_NG @ axes_GG[:, leading]

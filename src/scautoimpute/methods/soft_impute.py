@@ -8,13 +8,13 @@ import math
 from collections.abc import Iterable, Iterator
 
 import numpy as np
-import scipy.linalg
 from numpy.typing import NDArray
 from scipy import sparse
 
 from ._arrays import Base, FloatArray
 from ._checks import whole_number
 from ._completion import rows_of, split_base, validated
+from ._eigen import symmetric_eigen
 from ._record import Imputed, Method, Preparation
 from .floors import gene_cell_bias
 
@@ -103,7 +103,7 @@ def shrink_singular_values(matrix: FloatArray, threshold: float) -> FloatArray:
     """Lower every singular value by `threshold`, not below zero; from the eigenvectors of the smaller Gram matrix."""
     if matrix.shape[0] < matrix.shape[1]:
         return shrink_singular_values(matrix.T, threshold).T
-    squared, vectors = scipy.linalg.eigh(matrix.T @ matrix, subset_by_value=(threshold**2, np.inf))
+    squared, vectors = symmetric_eigen(matrix.T @ matrix, above=threshold**2)
     shrunk: FloatArray = (matrix @ vectors) * (1 - threshold / np.sqrt(squared)) @ vectors.T
     return shrunk
 
