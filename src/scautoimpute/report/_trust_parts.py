@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike
 
+from ..io.matrix import evenly_spaced
 from ..metrics.gain import Gain
 from ..trust.evidence import Evidence
 from ..trust.words import in_standard_errors, untested
@@ -219,7 +220,7 @@ def training(evidence: Evidence) -> list[Block]:
     panels = {"Training": {}}  # type: dict[str, dict[str, list[tuple[float, float, float]]]]
     for (network, fold), part in history[history[by].notna()].groupby(["network", "fold"], sort=False):
         name = f"{network}, fold {int(fold) + 1}" if history["fold"].nunique() > 1 else str(network)
-        shown = part.iloc[np.unique(np.linspace(0, len(part) - 1, POINTS).astype(int))]
+        shown = part.iloc[evenly_spaced(len(part), POINTS)]
         panels["Training"][name] = [(float(x), float(y), 0.0) for x, y in zip(shown["epoch"], shown[by], strict=True)]
     converged = evidence.record.get("converged", evidence.record.get("learned", {}).get("converged"))
     ended = (
