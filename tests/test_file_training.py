@@ -6,6 +6,7 @@ import subprocess
 import sys
 import textwrap
 import warnings
+from types import SimpleNamespace
 
 import anndata
 import h5py
@@ -430,6 +431,14 @@ def test_a_budget_that_no_network_fits_in_is_refused(adata, tmp_path):
     said = Staging(tmp_path)
     assert said.place(sparse.csr_array(adata.X), AutoImpute("counts").settings, 1) is None
     assert said.in_words.endswith(" MB in memory")
+
+
+def test_more_than_100_mb_of_counts_are_kept_on_disk_unless_more_memory_is_allowed(tmp_path):
+    few, many = (SimpleNamespace(shape=(20_000, 1000), nnz=nnz, max=lambda: 9) for nnz in (24_000_000, 26_000_000))
+    settings = AutoImpute("counts").settings
+    assert Staging(tmp_path).place(few, settings, 1) is None
+    assert Staging(tmp_path).place(many, settings, 1) == tmp_path
+    assert Staging(tmp_path, max_memory=10**12).place(many, settings, 1) is None
 
 
 def test_a_budget_that_cannot_be_kept_is_refused(adata, tmp_path):

@@ -1,4 +1,4 @@
-"""Where counts are kept while a network is trained on them: in memory if they fit in what it may take, else on disk."""
+"""Where counts are kept while a network is trained on them: in memory, or on disk where that would take too much."""
 
 import math
 import re
@@ -16,6 +16,7 @@ __all__ = ["Staging", "bytes_of", "masked_bytes", "working_bytes"]
 
 _UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
 _SHARE_OF_FREE = 0.5  # of the memory that is free, where none was stated
+_SMALL = 100 * 10**6  # bytes that are kept in memory where none was stated: more would let the peak grow with the cells
 _COPIES = 8  # of the weights: their gradient, two moments, the average, the best, and those that products round to
 _DENSE_BLOCK = 64  # bytes of a cell and gene while a block is estimated: some sixteen matrices
 _SPARSE_BLOCK = 128  # bytes of a stored count while a block is read, checked and parted, and one made ahead
@@ -65,8 +66,8 @@ class Staging:
     folder
         Where a file would be made, which has no name and goes with the process.
     max_memory
-        Bytes that the process may take in all; by default what it has and half of what is free, which several
-        processes on one machine share.
+        Bytes that the process may take in all. By default what it has and half of what is free, which several
+        processes on one machine share; more than 100 MB of counts are then kept on disk, which takes no longer.
     has
         Bytes that it has, before anything is read.
     in_words
@@ -102,16 +103,21 @@ class Staging:
         """Take note that log expression of few cells is in memory as a whole, if that fits; as `place`."""
         n_cells, n_genes = x.shape
         dense, entries = 4 * settings.n_folds * n_cells * n_genes, _OF_AN_ENTRY * x.nnz
-        if self._placed(dense, masked_bytes(x, settings) + entries, n_genes) is not None:
-            self._refuse(n_genes, dense + entries + masked_bytes(x, settings) - self._left())
+        self._left_besides(dense + entries + masked_bytes(x, settings), n_genes)
+        self.in_words = f"{_in_words(dense)} in memory"
 
     def _placed(self, store: int, working: float, n_genes: int) -> Path | None:
+        left = self._left_besides(working, n_genes)
+        fits = store <= (min(left, _SMALL) if self.max_memory is None else left)
+        self.in_words = f"{_in_words(store)} {'in memory' if fits else f'on disk, in {self.folder}'}"
+        return None if fits else self.folder
+
+    def _left_besides(self, working: float, n_genes: int) -> float:
+        """What may be taken besides so much, or refuse if not even that."""
         left = self._left() - working
         if left < 0:
             self._refuse(n_genes, -left)
-        where = "in memory" if store <= left else f"on disk, in {self.folder}"
-        self.in_words = f"{_in_words(store)} {where}"
-        return None if store <= left else self.folder
+        return left
 
     def _left(self) -> float:
         """What may be taken besides what the process had."""

@@ -114,7 +114,10 @@ def impute(
         Path | None, typer.Option("--from-model", help="Apply this model, a block of cells at a time.")
     ] = None,
     max_memory: Annotated[
-        str | None, typer.Option(help="Of the process, as 2G: counts that do not fit are trained on from disk.")
+        str | None,
+        typer.Option(
+            help="Of the process, as 2G: counts that do not fit (default: over 100 MB) are trained on from disk."
+        ),
     ] = None,
     scheduler: Annotated[
         str | None, typer.Option(metavar="ADDRESS", help="Of a Dask cluster whose workers read and impute the cells.")
