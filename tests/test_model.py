@@ -228,6 +228,13 @@ def test_encoding_shows_residuals_and_the_mask_in_each_gene_s_unit(encoding):
     )
 
 
+def test_what_reads_a_wide_layer_learns_more_slowly():
+    net = Autoencoder(6, 5, (256, 64), n_side=2)
+    rates = dict(zip((name for name, _ in net.named_parameters()), net.relative_rates, strict=True))
+    slow = {"encoder.1.weight": 0.5, "decoder.weight": 2.0}  # 128 over 256, and over 64
+    assert rates == dict.fromkeys(rates, 1.0) | slow
+
+
 def test_corruption_shows_a_share_of_what_was_observed():
     generator = torch.Generator().manual_seed(0)
     observed = (torch.rand(400, 500, generator=generator) < 0.5).float()
@@ -240,7 +247,7 @@ def test_corruption_shows_a_share_of_what_was_observed():
     share = kept.sum(1) / observed.sum(1)
     assert (share - keep[:, 0]).abs().max() < 0.15  # 4.5 standard deviations at 250 entries
     assert float((share - keep[:, 0]).mean().abs()) < 0.01
-    assert not torch.equal(corrupt(observed, generator)[0], kept)  # anew every time
+    assert not torch.equal(corrupt(observed, generator, low=0.1, high=0.6)[0], kept)  # anew every time
 
 
 # ---------------------------------------------------------------------------------------------------------------- folds

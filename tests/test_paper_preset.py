@@ -189,6 +189,25 @@ def test_named_optimizers_are_what_they_are_called():
     assert isinstance(make_optimizer("rmsprop", parameters, lr=0.1), torch.optim.RMSprop)
 
 
+@pytest.mark.parametrize("name", ["adamw", "rmsprop", "tf_rmsprop"])
+def test_parameters_have_rates_of_their_own(name):
+    """Two with one factor each are updated as by two optimisers of these rates."""
+    factors, gradient = (1.0, 0.25), torch.tensor([[0.3, -2.0], [1.0, 0.1]])
+    together = [torch.nn.Parameter(torch.ones(2, 2)) for _ in factors]
+    apart = [torch.nn.Parameter(torch.ones(2, 2)) for _ in factors]
+    optimizers = [make_optimizer(name, together, lr=0.1, weight_decay=0.3, relative_rates=factors)]
+    optimizers += [
+        make_optimizer(name, [p], lr=0.1 * factor, weight_decay=0.3) for p, factor in zip(apart, factors, strict=True)
+    ]
+    for _ in range(3):
+        for parameter in (*together, *apart):
+            parameter.grad = gradient.clone()
+        for optimizer in optimizers:
+            optimizer.step()
+    assert all(torch.equal(p, q) for p, q in zip(together, apart, strict=True))
+    assert not torch.equal(*together)
+
+
 @pytest.mark.parametrize("is_transposed", [False, True])
 @pytest.mark.parametrize("gradient_is_transposed", [False, True])
 def test_adamw_is_torchs_whatever_the_order_in_memory(is_transposed, gradient_is_transposed):

@@ -30,7 +30,7 @@ from .settings import MANY_CELLS, Settings
 
 __all__ = ["MANIFEST", "Checkpoint", "NetworkFile", "Resumable", "digest_of", "open_checkpoint", "write_progress"]
 
-FORMAT_VERSION = 5
+FORMAT_VERSION = 6
 KEY = "scautoimpute"
 MANIFEST = "manifest.json"
 SECONDS_BETWEEN = 2.0  # small data do not spend their time writing

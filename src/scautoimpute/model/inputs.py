@@ -106,9 +106,7 @@ class Encoding(HoldsTensors):
         return Encoded(torch.cat([residual_BG, mask_BG], dim=1), side_BS, self.gene_G + effect_B1)
 
 
-def corrupt(
-    observed_BG: Tensor, generator: torch.Generator, *, low: float = 0.1, high: float = 0.6
-) -> tuple[Tensor, Tensor]:
+def corrupt(observed_BG: Tensor, generator: torch.Generator, *, low: float, high: float) -> tuple[Tensor, Tensor]:
     """Hide a random share of each cell's observed entries.
 
     Returns

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 __all__ = ["Activation", "Autoencoder", "initialise_normal", "initialise_small"]
 
+USUAL_WIDTH = 128  # of a hidden layer, which learning rates are said for
 Activation = Literal["sigmoid", "centred_sigmoid", "gelu"]
 
 
@@ -82,6 +83,16 @@ class Autoencoder(nn.Module):
     def layers(self) -> list[nn.Linear]:
         """Encoder layers, first to last."""
         return [layer for layer in self.encoder if isinstance(layer, nn.Linear)]
+
+    @property
+    def relative_rates(self) -> list[float]:
+        """Factor of each parameter's learning rate, so that a net of any width learns as one of 128 units does.
+
+        What reads the inputs, and a bias, is to move as fast at any width, what reads a hidden layer by 1/width (μP:
+        Yang et al., Tensor Programs V, arXiv:2203.03466, table 3, for Adam).
+        """
+        read_by = {id(layer.weight): layer.in_features for layer in (*self.layers[1:], self.decoder)}
+        return [USUAL_WIDTH / read_by.get(id(parameter), USUAL_WIDTH) for parameter in self.parameters()]
 
     @property
     def weights(self) -> list[Tensor]:

@@ -1,6 +1,6 @@
 """Optimisers, the one of the published program among them."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Literal
 
 import torch
@@ -65,10 +65,16 @@ class AdamW:
         What to update.
     lr, weight_decay
         Step, and the decoupled decay of matrices.
+    relative_rates
+        Factors of `lr`, one for each parameter.
     """
 
-    def __init__(self, parameters: list[nn.Parameter], *, lr: float, weight_decay: float) -> None:
-        self.parameters, self.lr, self.weight_decay = parameters, lr, weight_decay
+    def __init__(
+        self, parameters: list[nn.Parameter], *, lr: float, weight_decay: float, relative_rates: Sequence[float]
+    ) -> None:
+        self.parameters, self._groups = parameters, dict[tuple[float, float], list[int]]()
+        for index, (p, rate) in enumerate(zip(parameters, relative_rates, strict=True)):
+            self._groups.setdefault((lr * rate, weight_decay if p.ndim > 1 else 0.0), []).append(index)
         self.state = {index: self._begun(_in_order(p, p.detach())) for index, p in enumerate(parameters)}
 
     @staticmethod
@@ -79,9 +85,9 @@ class AdamW:
     @torch.no_grad()
     def step(self) -> None:
         """Update every parameter that has a gradient."""
-        for are_matrices, weight_decay in ((True, self.weight_decay), (False, 0.0)):
-            members = [(i, p) for i, p in enumerate(self.parameters) if (p.ndim > 1) is are_matrices]
-            having = [(p, p.grad, self.state[i]) for i, p in members if p.grad is not None]
+        for (lr, weight_decay), members in self._groups.items():
+            of_group = ((self.parameters[index], self.state[index]) for index in members)
+            having = [(p, p.grad, state) for p, state in of_group if p.grad is not None]
             adamw(
                 [_in_order(p, p) for p, _, _ in having],
                 [_in_order(p, gradient).contiguous() for p, gradient, _ in having],
@@ -93,7 +99,7 @@ class AdamW:
                 amsgrad=False,
                 beta1=0.9,
                 beta2=0.999,
-                lr=self.lr,
+                lr=lr,
                 weight_decay=weight_decay,
                 eps=1e-8,
                 maximize=False,
@@ -124,14 +130,32 @@ AnyOptimizer = torch.optim.Optimizer | AdamW
 
 
 def make_optimizer(
-    name: Optimizer, parameters: Iterable[nn.Parameter], *, lr: float, weight_decay: float = 0.0
+    name: Optimizer,
+    parameters: Iterable[nn.Parameter],
+    *,
+    lr: float,
+    weight_decay: float = 0.0,
+    relative_rates: Sequence[float] | None = None,
 ) -> AnyOptimizer:
-    """Optimiser by name; `weight_decay` is AdamW's decoupled one and acts on matrices only."""
-    if name == "tf_rmsprop":
-        return TFRMSProp(parameters, lr)
-    if name == "rmsprop":
-        return torch.optim.RMSprop(parameters, lr)
-    return AdamW(list(parameters), lr=lr, weight_decay=weight_decay)
+    """Optimiser by name.
+
+    Parameters
+    ----------
+    name
+        Which.
+    parameters
+        What to update.
+    lr, weight_decay
+        Step, and AdamW's decoupled decay, which acts on matrices only.
+    relative_rates
+        Factors of `lr`, one for each parameter; all 1 by default.
+    """
+    parameters = list(parameters)
+    rates = [1.0] * len(parameters) if relative_rates is None else relative_rates
+    if name == "adamw":
+        return AdamW(parameters, lr=lr, weight_decay=weight_decay, relative_rates=rates)
+    groups: Any = [{"params": [p], "lr": lr * rate} for p, rate in zip(parameters, rates, strict=True)]
+    return TFRMSProp(groups, lr) if name == "tf_rmsprop" else torch.optim.RMSprop(groups, lr)
 
 
 def optimizer_tensors(optimizer: AnyOptimizer) -> dict[str, torch.Tensor]:

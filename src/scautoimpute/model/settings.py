@@ -16,8 +16,7 @@ MOST_NETWORKS = 20
 # what a step does to the weights costs as much whatever the number of its cells. A step of four times as many cells
 # may be four times as long (measured: 2, 4, 8).
 MANY_CELLS = 5000
-_OF_MANY: dict[str, Any] = {"n_folds": 1, "batch_size": 256}
-_RATE_OF_MANY = 4.0
+_OF_MANY: dict[str, Any] = {"n_folds": 1, "batch_size": 256, "learning_rate": 1.2e-2}
 
 _DEFAULTS: dict[str | None, dict[str, Any]] = {
     None: {
@@ -85,8 +84,6 @@ class Settings:
             name: value for name, value in chosen.items() if value is not None
         }
         values["hidden"] = _widths(values["hidden"])
-        if preset is None and chosen.get("learning_rate") is None:
-            values["learning_rate"] = _default_rate(objective, values["hidden"])
         values |= {"by_default": frozenset(name for name, value in chosen.items() if value is None)}
         settings = cls(objective=objective, preset=preset, **({"batch_size": None} | values))  # type: ignore[arg-type]
         settings._check()
@@ -111,10 +108,10 @@ class Settings:
         """Return the settings for so many cells, of which those that were not chosen may depend on it."""
         if self.objective != "masked" or self.preset is not None:
             return self
-        values: dict[str, Any] = {"n_folds": _DEFAULTS[None]["n_folds"], "batch_size": None}
-        values["learning_rate"] = _default_rate("masked", self.hidden)
+        usual = _DEFAULTS[None]
+        values = {"n_folds": usual["n_folds"], "batch_size": None, "learning_rate": usual["learning_rate"]}
         if n_cells > MANY_CELLS:
-            values |= _OF_MANY | {"learning_rate": _RATE_OF_MANY * values["learning_rate"]}
+            values = _OF_MANY
         return replace(self, **{name: value for name, value in values.items() if name in self.by_default})
 
     def to_json(self) -> dict[str, Any]:
@@ -130,12 +127,6 @@ class Settings:
         settings = cls(**(values | {"hidden": _widths(values["hidden"])}))
         settings._check()
         return settings
-
-
-def _default_rate(objective: str, hidden: tuple[int, ...]) -> float:
-    """A wider layer takes smaller steps: measured optimum between 1/√width and 1/width."""
-    rate: float = _DEFAULTS["counts" if objective == "counts" else None]["learning_rate"]
-    return rate * float((128 / max(hidden)) ** 0.65)
 
 
 def _one_of(name: str, value: Any, allowed: tuple[str | None, ...]) -> None:

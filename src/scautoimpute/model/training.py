@@ -97,7 +97,7 @@ class TrainingPlan:
     weight_decay: float = 0.01
     averaging: float = 0.98
     average_every: int = 1  # steps, so many of which fade by `averaging` each
-    corruption: tuple[float, float] = (0.1, 0.6)
+    corruption: tuple[float, float] = (0.1, 0.9)  # least and most of a cell that is hidden from a step
     optimizer: Optimizer = "adamw"
     product: torch.dtype = torch.float32  # in which matrices are multiplied
 
@@ -160,7 +160,11 @@ class Training:
         self.averaged = copy.deepcopy(self.net).requires_grad_(False)
         self._averages = tuple(self.averaged.parameters())
         self.optimizer = make_optimizer(
-            plan.optimizer, self._parameters, lr=plan.learning_rate, weight_decay=plan.weight_decay
+            plan.optimizer,
+            self._parameters,
+            lr=plan.learning_rate,
+            weight_decay=plan.weight_decay,
+            relative_rates=self.net.relative_rates,
         )
 
     @property
