@@ -31,7 +31,7 @@ from scautoimpute.cli import app, main
 from scautoimpute.datasets import simulate
 from scautoimpute.methods import METHODS
 
-QUICK = ["--objective", "masked", "--max-epochs", "3", "--hidden", "8", "--seed", "5"]
+QUICK = ["--objective", "masked", "--max-epochs", "3", "--hidden", "16", "--seed", "5"]
 LONG = ["--objective", "masked", "--hidden", "8000", "--max-epochs", "100000"]
 OPTIONS = {"--output", "--layer", "--transpose", "--objective", "--preset", "--n-top-genes", "--flavor", "--scale"}
 OPTIONS |= {
@@ -168,7 +168,7 @@ def test_h5ad_in_and_out(first, first_layer, counts, normalised):
     assert (result.X != counts.X).nnz == 0
     assert result.X.dtype == counts.X.dtype
     assert list(result.var["autoimpute_modelled"]) == list(passing)
-    assert result.obsm["X_autoimpute"].shape == (60, 8)
+    assert result.obsm["X_autoimpute"].shape == (60, 16)
     observed = counts.X.toarray() > 0
     np.testing.assert_allclose(first_layer[observed], np.log1p(per_cell * 1e4 / median_total)[observed], rtol=1e-5)
     assert first_layer.min() >= 0

@@ -286,6 +286,7 @@ def test_library_sizes_allow_for_genes_that_the_data_lack(counts, model):
     assert ratio == pytest.approx(1, abs=0.1)
 
 
+@pytest.mark.filterwarnings("ignore:held-out RMSE")  # hardly trained
 def test_two_runs_keep_their_own_genes_and_training_anew_forgets_the_recipe(counts):
     adata, small = counts.copy(), fast()
     sai.tl.autoimpute(adata, model=small, n_top_genes=20, key_added="few")
