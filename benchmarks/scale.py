@@ -33,7 +33,7 @@ from scale_tables import write_tables
 HERE = Path(__file__).parent
 RESULTS = HERE / "results" / "scale.csv"
 FAMILIES = tuple(dict.fromkeys(case.family for case in CASES))
-USUAL = ("counts_1000", "counts_all", "counts_10000", "masked_20_epochs", "masked_2000")
+USUAL = ("counts_1000", "counts_all", "counts_10000", "masked_5_minutes", "masked_2000")
 NOT_KNOWN = float("nan")
 
 

@@ -11,7 +11,7 @@ from scale_cases import CASES, LARGE, PAPER, Case
 
 __all__ = ["write_tables"]
 
-SHORTER = ("masked_20_epochs", "masked_2000")  # than the training to convergence
+SHORTER = ("masked_5_minutes", "masked_2000")  # than the training to convergence
 ABOUT = """# Scale: seconds and memory against the number of cells
 
 Cells are RESAMPLED from a real count set: drawn with replacement, counts drawn anew around the real ones. Seconds are

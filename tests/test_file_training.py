@@ -433,12 +433,29 @@ def test_a_budget_that_no_network_fits_in_is_refused(adata, tmp_path):
     assert said.in_words.endswith(" MB in memory")
 
 
-def test_more_than_100_mb_of_counts_are_kept_on_disk_unless_more_memory_is_allowed(tmp_path):
+def test_more_than_100_mb_are_kept_on_disk_if_there_is_room_and_no_more_memory_is_allowed(tmp_path, monkeypatch):
     few, many = (SimpleNamespace(shape=(20_000, 1000), nnz=nnz, max=lambda: 9) for nnz in (24_000_000, 26_000_000))
-    settings = AutoImpute("counts").settings
+    settings, logs = AutoImpute("counts").settings, AutoImpute("masked", n_folds=1).settings
+    monkeypatch.setattr("scautoimpute.methods._memory.available_bytes", lambda: 1e11)
     assert Staging(tmp_path).place(few, settings, 1) is None
-    assert Staging(tmp_path).place(many, settings, 1) == tmp_path
+    assert Staging(tmp_path).place(many, settings, 1) == Staging(tmp_path).place_logs(many, logs) == tmp_path
     assert Staging(tmp_path, max_memory=10**12).place(many, settings, 1) is None
+    monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=100 * 10**6))
+    assert Staging(tmp_path).place(many, settings, 1) is None
+
+
+def test_a_result_does_not_depend_on_where_counts_were_kept(adata, tmp_path, monkeypatch):
+    path, layers, kept = write_h5ad(adata, tmp_path), [], []
+    for name, small in (("memory.h5ad", 10**8), ("disk.h5ad", 1)):
+        monkeypatch.setattr("scautoimpute._staging._SMALL", small)
+        with warnings.catch_warnings(action="ignore"):
+            record = impute_file(path, output=tmp_path / name, model=AutoImpute("counts", **QUICK))
+        kept.append(record["staged"])
+        with h5py.File(tmp_path / name) as file:
+            layers.append(file["layers/imputed"][:])
+    assert kept[0].endswith("in memory")
+    assert kept[1].endswith(f"on disk, in {tmp_path}")
+    np.testing.assert_array_equal(*layers)
 
 
 def test_a_budget_that_cannot_be_kept_is_refused(adata, tmp_path):

@@ -12,6 +12,7 @@ from scipy import sparse
 from scautoimpute import progress
 from scautoimpute.model import masked
 from scautoimpute.model.base import TwoWayBase, fit_base
+from scautoimpute.model.counts_training import CountsTraining
 from scautoimpute.model.epochs_bar import epochs_bar
 from scautoimpute.model.inputs import Encoding, corrupt
 from scautoimpute.model.masked import assign_folds, fit_masked, split_fold, split_held_out
@@ -230,24 +231,36 @@ def test_encoding_shows_residuals_and_the_mask_in_each_gene_s_unit(encoding):
 
 def test_what_reads_a_wide_layer_learns_more_slowly():
     net = Autoencoder(6, 5, (256, 64), n_side=2)
-    rates = dict(zip((name for name, _ in net.named_parameters()), net.relative_rates, strict=True))
+    rates = dict(zip((name for name, _ in net.named_parameters()), net.width_factors, strict=True))
     slow = {"encoder.1.weight": 0.5, "decoder.weight": 2.0}  # 128 over 256, and over 64
     assert rates == dict.fromkeys(rates, 1.0) | slow
+
+
+@pytest.mark.parametrize("kind", [Training, CountsTraining])
+def test_a_step_of_training_is_as_long_as_the_width_allows(kind):
+    """The first one of AdamW, without decay, moves every weight by its rate."""
+    net, generator = Autoencoder(6, 5, (256,)), torch.Generator().manual_seed(0)
+    initialise_small(net, generator)
+    before = [weights.detach().clone() for weights in net.weights]
+    training = kind(net, TrainingPlan(learning_rate=1e-3, batch_size=4, weight_decay=0.0), generator)
+    training.take_step(net(torch.randn(4, 6, generator=generator)).square().sum())
+    moved = [float((now.detach() - was).abs().max()) for now, was in zip(net.weights, before, strict=True)]
+    assert moved == pytest.approx([1e-3, 0.5e-3], rel=1e-3)
 
 
 def test_corruption_shows_a_share_of_what_was_observed():
     generator = torch.Generator().manual_seed(0)
     observed = (torch.rand(400, 500, generator=generator) < 0.5).float()
-    kept, keep = corrupt(observed, generator, low=0.1, high=0.6)
+    kept, keep = corrupt(observed, generator, low=0.1, high=0.9)
     assert torch.all(kept <= observed)
     assert set(kept.unique().tolist()) == {0.0, 1.0}
     assert keep.shape == (400, 1)
-    assert 0.4 <= keep.min() < 0.42
+    assert 0.1 <= keep.min() < 0.12
     assert 0.88 < keep.max() <= 0.9
     share = kept.sum(1) / observed.sum(1)
     assert (share - keep[:, 0]).abs().max() < 0.15  # 4.5 standard deviations at 250 entries
     assert float((share - keep[:, 0]).mean().abs()) < 0.01
-    assert not torch.equal(corrupt(observed, generator, low=0.1, high=0.6)[0], kept)  # anew every time
+    assert not torch.equal(corrupt(observed, generator, low=0.1, high=0.9)[0], kept)  # anew every time
 
 
 # ---------------------------------------------------------------------------------------------------------------- folds

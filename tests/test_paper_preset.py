@@ -195,10 +195,8 @@ def test_parameters_have_rates_of_their_own(name):
     factors, gradient = (1.0, 0.25), torch.tensor([[0.3, -2.0], [1.0, 0.1]])
     together = [torch.nn.Parameter(torch.ones(2, 2)) for _ in factors]
     apart = [torch.nn.Parameter(torch.ones(2, 2)) for _ in factors]
-    optimizers = [make_optimizer(name, together, lr=0.1, weight_decay=0.3, relative_rates=factors)]
-    optimizers += [
-        make_optimizer(name, [p], lr=0.1 * factor, weight_decay=0.3) for p, factor in zip(apart, factors, strict=True)
-    ]
+    optimizers = [make_optimizer(name, together, lr=0.1, relative_rates=factors)]
+    optimizers += [make_optimizer(name, [p], lr=0.1 * factor) for p, factor in zip(apart, factors, strict=True)]
     for _ in range(3):
         for parameter in (*together, *apart):
             parameter.grad = gradient.clone()
@@ -206,6 +204,16 @@ def test_parameters_have_rates_of_their_own(name):
             optimizer.step()
     assert all(torch.equal(p, q) for p, q in zip(together, apart, strict=True))
     assert not torch.equal(*together)
+
+
+def test_weights_decay_alike_whatever_their_rates():
+    slow, fast = parameters = [torch.nn.Parameter(torch.ones(2, 2)) for _ in range(2)]
+    optimizer = make_optimizer("adamw", parameters, lr=0.1, weight_decay=0.3, relative_rates=(0.25, 4.0))
+    for parameter in parameters:
+        parameter.grad = torch.zeros(2, 2)
+    optimizer.step()
+    torch.testing.assert_close(slow.detach(), torch.full((2, 2), 0.97))
+    torch.testing.assert_close(fast.detach(), slow.detach())
 
 
 @pytest.mark.parametrize("is_transposed", [False, True])

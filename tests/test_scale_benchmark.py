@@ -100,7 +100,7 @@ def test_tables_tell_what_was_asked_and_what_was_found(benchmark, tmp_path):
         row(benchmark, "scvi_all", 68_579, note="error: it needs too much", product_s=float("nan")),
         row(benchmark, "counts_1000", 68_579, wall_s=68.579),
         row(benchmark, "counts_1000", 1_300_000, wall_s=2600.0, peak_gb=1.1),
-        row(benchmark, "masked_20_epochs", 68_579, held_out=1.1, epochs=3),
+        row(benchmark, "masked_5_minutes", 68_579, held_out=1.1, epochs=3),
         row(benchmark, "masked_2000", 68_579, held_out=1.02, peak_gb=2.0),
         row(benchmark, "masked_converged", 68_579, held_out=1.0, epochs=50),
     ]
@@ -116,7 +116,7 @@ def test_tables_tell_what_was_asked_and_what_was_found(benchmark, tmp_path):
     assert lines["counts_1000", "2.00 (asked: 1.3)"].endswith("| 1.10 (asked: 1.2) |")
     assert lines["magic", "68,579"].endswith("| 10.0 × | 9.0 × |  |")
     assert "error: it needs too much" in lines["scvi", "68,579"]
-    assert lines["masked_20_epochs", "68,579"].endswith("| 10.00% (asked: 1 %) | 3 of 50 |")
+    assert lines["masked_5_minutes", "68,579"].endswith("| 10.00% (asked: 1 %) | 3 of 50 |")
     assert lines["masked_2000", "68,579"].endswith("| 2.00% (asked: 1 %) | 5 of 50 |")
 
 

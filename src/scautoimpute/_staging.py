@@ -2,6 +2,7 @@
 
 import math
 import re
+import shutil
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
@@ -67,7 +68,7 @@ class Staging:
         Where a file would be made, which has no name and goes with the process.
     max_memory
         Bytes that the process may take in all. By default what it has and half of what is free, which several
-        processes on one machine share; more than 100 MB of counts are then kept on disk, which takes no longer.
+        processes on one machine share; more than 100 MB of counts are then kept on disk, if it has room for them.
     has
         Bytes that it has, before anything is read.
     in_words
@@ -108,9 +109,15 @@ class Staging:
 
     def _placed(self, store: int, working: float, n_genes: int) -> Path | None:
         left = self._left_besides(working, n_genes)
-        fits = store <= (min(left, _SMALL) if self.max_memory is None else left)
+        fits = store <= left and (self.max_memory is not None or store <= _SMALL or not self._has_room(store))
         self.in_words = f"{_in_words(store)} {'in memory' if fits else f'on disk, in {self.folder}'}"
         return None if fits else self.folder
+
+    def _has_room(self, store: int) -> bool:
+        """Whether every process on this machine can keep so much on disk."""
+        from .model.processes import current
+
+        return store * current().n_here <= shutil.disk_usage(self.folder).free
 
     def _left_besides(self, working: float, n_genes: int) -> float:
         """What may be taken besides so much, or refuse if not even that."""

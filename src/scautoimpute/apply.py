@@ -70,8 +70,8 @@ def impute_file(
     """Impute a file and write another, a block of cells at a time, by a trained model or one that is trained on it.
 
     The result is that of reading `source`, `scautoimpute.tl.autoimpute` with `model`, and `write`. Memory does
-    not grow with the number of cells, except for about 100 bytes of each: what is trained on is kept on disk where it
-    does not fit. With ``preset="paper"``, or the masked objective and ``estimand="expected"`` (its default where data
+    not grow with the number of cells, except for about 100 bytes of each: what is trained on is kept on disk where
+    there is much of it. With ``preset="paper"``, or the masked objective and ``estimand="expected"`` (its default where data
     are not asked to be `"masked"` but turn out to be no molecules), training takes the whole in memory; trained models
     are always applied in blocks.
     All of `source` is read, also what is only copied, so that damage is found wherever it is.
@@ -123,7 +123,7 @@ def impute_file(
     max_memory
         What the process may take in training, in bytes or as in ``"2G"``: counts that do not fit in it are kept on
         disk, in a file beside `output` that has no name and is gone with the process. By default more than 100 MB of
-        them are, and the network may take half of what is free. The result does not depend on it.
+        them are, if there is room, and all else may take half of what is free. The result does not depend on it.
     transpose
         `source` holds genes × cells; it is then read as a whole.
     overwrite

@@ -61,7 +61,7 @@ class AutoImpute:
     optimizer
         `"adamw"`, `"rmsprop"` (torch's) or `"tf_rmsprop"` (the published program's, default with `preset="paper"`).
     learning_rate
-        Default 3e-3, masked of more than 5,000 cells 1.2e-2, of what reads a layer 128 / width of it; `"paper"`: 1e-4.
+        Default 3e-3 (masked, more than 5,000 cells: 1.2e-2), times 128 / width for what reads a layer; `"paper"`: 1e-4.
     l2
         λ of eq. 8 with `preset="paper"` (default 1); else AdamW's weight decay (default 0.01; counts: 0).
     threshold

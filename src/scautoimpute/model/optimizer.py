@@ -64,9 +64,9 @@ class AdamW:
     parameters
         What to update.
     lr, weight_decay
-        Step, and the decoupled decay of matrices.
+        Step, and the decoupled decay of matrices, which lose lr · weight_decay of themselves at each.
     relative_rates
-        Factors of `lr`, one for each parameter.
+        Factors of `lr`, one for each parameter; decay does not depend on them.
     """
 
     def __init__(
@@ -74,7 +74,7 @@ class AdamW:
     ) -> None:
         self.parameters, self._groups = parameters, dict[tuple[float, float], list[int]]()
         for index, (p, rate) in enumerate(zip(parameters, relative_rates, strict=True)):
-            self._groups.setdefault((lr * rate, weight_decay if p.ndim > 1 else 0.0), []).append(index)
+            self._groups.setdefault((lr * rate, weight_decay / rate if p.ndim > 1 else 0.0), []).append(index)
         self.state = {index: self._begun(_in_order(p, p.detach())) for index, p in enumerate(parameters)}
 
     @staticmethod

@@ -164,7 +164,7 @@ class Training:
             self._parameters,
             lr=plan.learning_rate,
             weight_decay=plan.weight_decay,
-            relative_rates=self.net.relative_rates,
+            relative_rates=self.net.width_factors,
         )
 
     @property
