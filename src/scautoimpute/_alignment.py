@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 
 # Least share of the model's genes, and of their reads, that data must have. The networks are trained with 10 to 90 %
 # of each cell's entries hidden. When 60 % were the most, they predicted better than gene means did with half of the
-# genes taken away (Zeisel cortex RMSE 0.72 against 0.87, PBMC 3k 0.43 against 0.51), with three quarters worse (0.87, 0.56).
+# genes taken away (Zeisel cortex RMSE 0.72 against 0.87, PBMC 3k 0.43 against 0.51), with three quarters worse (0.87,
+# 0.56).
 ENOUGH = 0.5
 _ENSEMBL = re.compile(r"^ENS[A-Z]*G\d{6,}")
 

@@ -71,9 +71,9 @@ def impute_file(
 
     The result is that of reading `source`, `scautoimpute.tl.autoimpute` with `model`, and `write`. Memory does
     not grow with the number of cells, except for about 100 bytes of each: what is trained on is kept on disk where
-    there is much of it. With ``preset="paper"``, or the masked objective and ``estimand="expected"`` (its default where data
-    are not asked to be `"masked"` but turn out to be no molecules), training takes the whole in memory; trained models
-    are always applied in blocks.
+    there is much of it. With ``preset="paper"``, or the masked objective and ``estimand="expected"`` (its default where
+    data are not asked to be `"masked"` but turn out to be no molecules), training takes the whole in memory; trained
+    models are always applied in blocks.
     All of `source` is read, also what is only copied, so that damage is found wherever it is.
 
     Parameters
