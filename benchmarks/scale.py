@@ -106,9 +106,10 @@ def command_of(case: Case, cells: Path, output: Path, extra: list[str]) -> list[
 
 def genes_of(path: Path) -> list[str]:
     import h5py
+    from anndata.io import read_elem
 
     with h5py.File(path) as file:
-        return list(file["var"][file["var"].attrs["_index"]].asstr()[:])
+        return read_elem(file["var"]).index.tolist()
 
 
 def run(case: Case, cells: Path, folder: Path, *, python: str, extra: list[str], rates: Rates) -> Row:

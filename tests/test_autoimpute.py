@@ -261,8 +261,8 @@ def test_save_and_load(model, processed, tmp_path):
 
 @UNFINISHED
 def test_save_and_load_of_other_networks(processed, tmp_path):
-    deep = AutoImpute(hidden=(12, 6), n_folds=2, max_epochs=2).fit(processed)
-    paper = AutoImpute(preset="paper", hidden=16, max_epochs=4, held_out_share=0.1).fit(processed)
+    deep = AutoImpute(hidden=(12, 6), n_folds=2, max_epochs=2, device="cpu").fit(processed)
+    paper = AutoImpute(preset="paper", hidden=16, max_epochs=4, held_out_share=0.1, device="cpu").fit(processed)
     for model in (deep, paper):
         model.save(tmp_path / "model")
         loaded = AutoImpute.load(tmp_path / "model", device="cpu")

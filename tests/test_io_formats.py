@@ -171,6 +171,7 @@ def test_the_same_object_gives_the_same_bytes(adata, tmp_path):
     assert (tmp_path / "a.csv.gz").read_bytes() == (tmp_path / "b.csv.gz").read_bytes()
 
 
+@pytest.mark.filterwarnings("ignore:The function read_loom is deprecated")
 def test_other_programs_read_what_is_written(adata, tmp_path):
     for suffix in FORMATS:
         write(adata, tmp_path / f"o{suffix}")
@@ -355,7 +356,7 @@ def test_a_bare_matrix_is_numbered_and_its_orientation_said(tmp_path):
     path = save_mtx(tmp_path / "a.mtx")
     with pytest.warns(UserWarning, match="nothing tells cells from genes") as caught:
         found = read(path)
-    assert [str(one.message) for one in caught] == [
+    assert [str(one.message) for one in caught if one.category is UserWarning] == [
         f"{path} is 4 × 3 and no file beside it names its rows and columns, which are numbered; nothing tells cells "
         "from genes, it is taken as cells × genes: give transpose=True (--transpose on the command line) if it is "
         "genes × cells"
@@ -426,7 +427,8 @@ def test_read_zarr_of_both_formats(tmp_path, adata, zarr_format, zipped):
 
 def test_damaged_zarr(tmp_path, adata):
     path = tmp_path / "a.zarr"
-    write(adata, path)
+    with ad.settings.override(zarr_write_format=2):
+        write(adata, path)
     chunk = next(file for file in (path / "X" / "indices").iterdir() if file.name == "0")
     whole = chunk.read_bytes()
     chunk.write_bytes(whole[: len(whole) // 2])
@@ -459,6 +461,7 @@ def test_read_loom_as_loompy_writes_it(tmp_path):
     np.testing.assert_array_equal(dense(found.layers["spliced"]), COUNTS - 1)
 
 
+@pytest.mark.filterwarnings("ignore:The function read_loom is deprecated")
 def test_text_of_loom_that_loompy_would_drop(adata, tmp_path):
     genes, labels = ["TCRβ", "a&amp;b", "IL-1α"], ["ü", "x", "&", ""]
     loompy.create(str(tmp_path / "a.loom"), COUNTS.T, {"Gene": np.array(genes)}, {"CellID": np.array(CELLS)})

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import sparse
 
-from scautoimpute import progress
+from scautoimpute import AutoImpute, progress
 from scautoimpute.model import masked
 from scautoimpute.model.base import TwoWayBase, fit_base
 from scautoimpute.model.counts_training import CountsTraining
@@ -72,6 +72,23 @@ def test_base_is_exact_without_noise():
     truth = gene + cell[:, None]
     np.testing.assert_allclose(fit_base(x).predict(x), truth, atol=1e-2)
     assert np.abs(truth - truth.mean()).max() > 1
+
+
+def test_without_noise_nothing_is_divided_by_almost_nothing():
+    x = sparse.csr_array(np.ones((20, 9)) + np.arange(9) + np.arange(20)[:, None] % 4)
+    assert fit_base(x).noise_sd == pytest.approx(1e-3 * x.data.std(), rel=0.1)
+    model = AutoImpute(hidden=16, n_folds=1, threshold=1.0, random_state=3).fit(x)
+    assert model.history_["loss"].max() < 1e6
+    np.testing.assert_allclose(model.impute(x, keep_observed=False), x.toarray(), atol=0.05)
+
+
+def test_a_training_that_diverges_leaves_the_base():
+    net = Autoencoder(6, 3, (4,))
+    with torch.no_grad():
+        next(net.parameters()).fill_(torch.inf)
+    training = Training(net, TrainingPlan(learning_rate=1e-3, batch_size=2), torch.Generator())
+    training.finish()
+    assert (net(torch.randn(2, 6)) == 0).all()
 
 
 def test_base_of_complete_data_is_the_closed_form():

@@ -101,7 +101,11 @@ def equal_objects(one, other):
 
 
 def sorted_items(slot):
-    return slot if isinstance(slot, pd.DataFrame) or not hasattr(slot, "items") else {k: slot[k] for k in sorted(slot)}
+    return (
+        slot
+        if isinstance(slot, pd.DataFrame) or not hasattr(slot, "items")
+        else {k: slot[k] for k in sorted(slot, key=str)}
+    )
 
 
 def store(adata, path, *, zarr_format=2):

@@ -165,10 +165,10 @@ def test_the_mixture_is_told_in_words(counts):
     x, network = dense(counts.X), model.model_
     own = np.zeros(x.shape)
     experts = network.experts(sparse.csr_array(counts.X), np.zeros(240, int), np.zeros(240, int))
-    means = [of.numpy() for of, _ in experts][::2]
+    means = [of.cpu().numpy() for of, _ in experts][::2]
     units = means[0], means[1], (means[0] + means[2]) / 2  # components are off by an amount as well as by a factor
     for index, unit in enumerate(units):
-        ratio = unit * network.dispersion_EG[index].numpy()
+        ratio = unit * network.dispersion_EG[index].cpu().numpy()
         own += network.weights_K[2 * index + 1] * ratio / (1 + ratio) * x
     assert share == pytest.approx(own.sum() / adata.layers["imputed"].sum(), rel=0.02)
     assert adata.uns["imputed"]["weights_in_words"].startswith(f"{1 - share:.0%} of the estimate is structure")

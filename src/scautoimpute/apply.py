@@ -357,4 +357,6 @@ def impute_cells(
     ):
         for rows in run.blocks():
             result.append(*rows)
-        return run.finish(result)
+        record = run.finish(result)
+        cells.refuse_changed()
+        return record

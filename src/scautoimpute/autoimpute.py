@@ -119,7 +119,7 @@ class AutoImpute:
     >>> import scautoimpute as sai
     >>> adata = sai.datasets.simulate(n_cells=60, n_genes=80, random_state=0)
     >>> processed = sai.pp.recipe_autoimpute(adata, n_top_genes=50, copy=True)
-    >>> model = sai.AutoImpute(n_folds=1, random_state=0).fit(processed)
+    >>> model = sai.AutoImpute(n_folds=1, max_epochs=300, random_state=0).fit(processed)
     >>> model.impute(processed).shape
     (60, 50)
     """

@@ -118,6 +118,8 @@ def counted_store(folder: Path, written: Bytes) -> Iterator[Any]:
     from zarr.storage import LocalStore, WrapperStore
 
     class Counted(WrapperStore):  # type: ignore[type-arg]
+        _supports_sync_io = False  # or zarr 3.4 passes `set` by
+
         async def set(self, key: str, value: Any) -> None:
             if ended.is_set():
                 return

@@ -13,7 +13,7 @@ import numpy as np
 from .checks import looks_transposed, one_line
 from .find import USABLE, FoundCounts, find_counts, kind_of
 from .lazy import opened
-from .matrix import RAW, counts_matrix, raw_positions
+from .matrix import RAW, counts_matrix, named_layers, raw_positions
 from .read import format_of
 from .sample import Sample, n_stored, sample_rows, stored_bytes
 
@@ -177,7 +177,7 @@ def _note(said: list[str], message: Any, category: type[Warning]) -> None:
 
 def _matrices(adata: "AnnData") -> dict[str, Any]:
     found = {} if adata.X is None else {"X": adata.X}
-    found |= dict(adata.layers)
+    found |= named_layers(adata)
     return found if adata.raw is None or RAW in found else found | {RAW: adata.raw.X}
 
 

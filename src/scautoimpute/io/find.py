@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from .matrix import RAW
+from .matrix import RAW, named_layers
 from .sample import Sample, sample_rows
 
 if TYPE_CHECKING:
@@ -136,7 +136,7 @@ def kind_of(values: Any, *, flagged: bool = False) -> Kind:
 def _candidates(adata: "AnnData") -> list[tuple[str | None, Any]]:
     """Matrices in the order of preference; of `raw` all genes, for what they are does not depend on the gene."""
     found: list[tuple[str | None, Any]] = [] if adata.X is None else [(None, adata.X)]
-    found += list(adata.layers.items())
+    found += named_layers(adata).items()
     if adata.raw is not None and RAW not in adata.layers:
         found.append((RAW, adata.raw.X))
     numbers = [(layer, matrix) for layer, matrix in found if matrix.dtype.kind in "iuf"]  # truth values are no counts

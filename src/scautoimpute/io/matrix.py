@@ -22,6 +22,7 @@ __all__ = [
     "is_integer_counts",
     "is_lazy",
     "matrix_and_names",
+    "named_layers",
     "narrowed",
     "of_columns",
     "raw_positions",
@@ -68,6 +69,11 @@ def counts_matrix(adata: "AnnData", layer: str | None = None) -> Any:
         msg = f"there is no layer {layer!r}; {_layers_in_words(adata)}: leave layer= out to take X, or name another"
         raise ValueError(msg)
     return adata.layers[layer]
+
+
+def named_layers(adata: "AnnData") -> dict[str, Any]:
+    """Layers by name; since anndata 0.13 its own mapping holds `X` as well, under None."""
+    return {name: matrix for name, matrix in adata.layers.items() if name is not None}
 
 
 def as_observed(
@@ -228,7 +234,8 @@ def _are_counts(values: "NDArray[Any]") -> bool:
 
 
 def _layers_in_words(adata: "AnnData") -> str:
-    layers = f"its layers are {', '.join(map(repr, adata.layers))}" if len(adata.layers) else "it has no layers"
+    names = named_layers(adata)
+    layers = f"its layers are {', '.join(map(repr, names))}" if names else "it has no layers"
     return layers if adata.raw is None else f"{layers}, and it has {RAW!r}"
 
 

@@ -16,6 +16,7 @@ from scipy import sparse
 
 from ..errors import MissingDependencyError
 from .checks import BadContentError, NoRoomError, UnreadableFileError, one_line, recognised_suffix
+from .matrix import named_layers
 from .read_10x import read_10x_folder, read_10x_h5, read_mtx
 from .read_anndata import is_zarr, read_h5ad, read_loom, read_zarr
 from .read_text import read_text
@@ -153,7 +154,13 @@ def _parse(reader: _Reader, path: Path, suffix: str) -> "AnnData":
 
 
 def _check_matrices(adata: "AnnData") -> None:
-    matrices = [adata.X, *adata.layers.values(), *adata.obsm.values(), *adata.obsp.values(), *adata.varp.values()]
+    matrices = [
+        adata.X,
+        *named_layers(adata).values(),
+        *adata.obsm.values(),
+        *adata.obsp.values(),
+        *adata.varp.values(),
+    ]
     for matrix in [*matrices, None if adata.raw is None else adata.raw.X]:
         if sparse.issparse(matrix) and matrix.format in {"csr", "csc"}:
             refuse_wild_indices(matrix)
@@ -220,11 +227,12 @@ def _room_for(path: Path) -> Iterator[None]:
 
 def refuse_no_matrix(adata: "AnnData", path: Path) -> None:
     """Refuse an object without a matrix of numbers."""
-    if (adata.X is None and not len(adata.layers)) or 0 in adata.shape:
+    layers = named_layers(adata)
+    if (adata.X is None and not layers) or 0 in adata.shape:
         msg = f"{path} holds no matrix: X is {'missing' if adata.X is None else f'{adata.n_obs} × {adata.n_vars}'}; "
-        msg += f"cells × genes is needed in X (layers: {', '.join(adata.layers) or 'none'})"
+        msg += f"cells × genes is needed in X (layers: {', '.join(layers) or 'none'})"
         raise ValueError(msg)
-    matrices: dict[str, Any] = {"X": adata.X, **adata.layers}
+    matrices: dict[str, Any] = {"X": adata.X, **layers}
     for name, matrix in matrices.items():
         if getattr(matrix, "dtype", None) is not None and matrix.dtype.kind not in "biuf":
             msg = f"{path} holds {matrix.dtype.name} values in {name}, not numbers: take out what is no number"
@@ -235,7 +243,7 @@ def _turned(adata: "AnnData") -> "AnnData":
     turned = adata.T
     if sparse.issparse(turned.X):
         turned.X = turned.X.tocsr()
-    for name, layer in list(turned.layers.items()):
+    for name, layer in named_layers(turned).items():
         if sparse.issparse(layer):
             turned.layers[name] = layer.tocsr()
     return cast("AnnData", turned)
@@ -256,5 +264,5 @@ def unique_names(names: "pd.Index[str]", *, kind: str, stacklevel: int) -> "pd.I
         return names
     warnings.warn(f"{n_repeats} repeated {kind} names were made unique with -1, -2, ...", stacklevel=stacklevel)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # about the suffix; ours says it
+        warnings.simplefilter("ignore")  # about the suffix, which ours says, and of pandas about anndata
         return make_index_unique(names)

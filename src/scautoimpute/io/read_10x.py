@@ -87,7 +87,8 @@ def _matrix(path: Path) -> Any:
     from scipy.io import mmread
 
     opener: Any = gzip.open if path.suffix == ".gz" else Path.open
-    with opener(path, "rb") as stream:
+    with opener(path, "rb") as stream, warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="The default value for `spmatrix`")  # either kind of matrix will do
         matrix = mmread(WithoutNul(stream))
     if matrix.dtype.kind not in "biuf":
         msg = f"it holds values of type {matrix.dtype}; a matrix of numbers is needed: convert it"

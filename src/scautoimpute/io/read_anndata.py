@@ -63,7 +63,9 @@ def quietly() -> Iterator[None]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", OldFormatWarning)
         warnings.simplefilter("ignore", ImplicitModificationWarning)  # of a loom without names, which get some
-        warnings.filterwarnings("ignore", message="(Observation|Variable) names are not unique")
+        warnings.filterwarnings(
+            "ignore", message="(Observation|Variable) names are not unique|.*read_loom is deprecated"
+        )
         yield
 
 

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 __all__ = ["read_text"]
 
+_AS_TEXT = ":"  # before a name, or pandas 3.1 finds numbers and missing values among them
+
 
 def read_text(path: Path) -> "AnnData":
     """Read a table with gene names in its first line and cell names in its first column, gzipped or not."""
@@ -80,16 +82,21 @@ def _frames(handle: TextIO, *, separator: str, n_columns: int) -> "Iterator[pd.D
     """Yield blocks of rows; cell names stay text, and numbers are found column by column."""
     import pandas as pd
 
+    # The nearest number to what is written, which pandas reads by default since 3.1
+    is_old = tuple(map(int, pd.__version__.split(".")[:2])) < (3, 1)
+    exact: dict[str, Any] = {"float_precision": "round_trip"} if is_old else {}
     try:
-        yield from pd.read_csv(
+        for frame in pd.read_csv(
             handle,
             sep=separator,
             header=None,
-            converters={0: str},
+            converters={0: _AS_TEXT.__add__},
             low_memory=False,
-            float_precision="round_trip",
             chunksize=rows_per_block(n_columns),
-        )
+            **exact,
+        ):
+            frame[0] = frame[0].str.removeprefix(_AS_TEXT)
+            yield frame
     except pd.errors.EmptyDataError:
         return
 

@@ -203,7 +203,7 @@ def _zarr(path: Path, cells: StoredCells) -> Iterator[tuple[Any, Callable[[], No
 
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Writing zarr v2 data|zarr v3 autosharding")
-        warnings.filterwarnings("ignore", message="Consolidated metadata")
+        warnings.filterwarnings("ignore", message="Consolidated metadata|This setting will be removed")
         root = _new_store(path, cells)
         yield root, lambda: None  # what goes wrong is raised where it does
         zarr.consolidate_metadata(root.store)
@@ -214,7 +214,7 @@ def _new_store(path: Path, cells: StoredCells) -> Any:
     import anndata
     import zarr
 
-    default = anndata.settings.zarr_write_format
+    default: Any = getattr(anndata.settings, "zarr_write_format", 3)  # the setting ends with anndata 0.14
     return zarr.open_group(
         path, mode="w", zarr_format=default if is_hdf5(cells.root) else cells.root.metadata.zarr_format
     )

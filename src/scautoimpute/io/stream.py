@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .checks import NAMES_LOOKED_AT
+from .checks import NAMES_LOOKED_AT, UnreadableFileError
 from .hdf5 import open_hdf5
 from .lazy import holds_raw, stored_matrix
 from .matrix import RAW, block_csr, counts_matrix, raw_positions, row_blocks, rows_per_block
@@ -50,6 +50,18 @@ class StoredCells:
         self._cell_names: pd.Index[str] | None = None
         self.renamed: set[str] = set()
         self._by_rows: dict[str | None, Any] = {}
+        self._state = _state_of(path)
+
+    def refuse_changed(self) -> None:
+        """Raise if the file was written to since it was opened: what was cut off reads as zeros, what is new as counts.
+
+        One that was removed or replaced is read to its end all the same, as it was. Of a folder of zarr, chunks that
+        are gone are refused when they are read.
+        """
+        (file, state), (file_now, state_now) = self._state, _state_of(self.path)
+        if file == file_now and state != state_now:
+            msg = f"{self.path} was changed while it was read: put back what it was"
+            raise UnreadableFileError(msg)
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -260,8 +272,19 @@ def _holds_rows(root: Any) -> bool:
     return ("X" in root or has_layers) and all(len(size) == 1 and size[0] > 0 for size in shape)
 
 
+def _state_of(path: Path) -> tuple[int, tuple[int, ...]]:
+    """Which file lies at a path, and what changes when it is written to; none of a folder, or where nothing is."""
+    try:
+        found = path.stat()
+    except FileNotFoundError:
+        return 0, ()
+    return found.st_ino, () if path.is_dir() else (found.st_size, found.st_mtime_ns)
+
+
 def _index(frame: Any) -> Any:
-    return frame[frame.attrs["_index"]]
+    """Names as they are stored: an array, or since anndata 0.13 a group of one and of which of them are missing."""
+    index = frame[frame.attrs["_index"]]
+    return index if hasattr(index, "shape") else index["values"]
 
 
 def _row_wise(matrix: StoredMatrix, path: Path) -> Any:

@@ -11,7 +11,7 @@ import numpy as np
 from ._copying import GZIP
 from .checks import one_line
 from .counted import counted_bytes, counted_store, hdf5_file
-from .matrix import row_blocks, rows_per_block
+from .matrix import named_layers, row_blocks, rows_per_block
 from .sample import stored_bytes
 from .write_text import dense, row_wise
 
@@ -44,7 +44,7 @@ def write_h5ad(adata: "AnnData", path: Path, *, compression: str | None = None) 
         ):
             file.attrs["encoding-type"], file.attrs["encoding-version"] = "anndata", "0.1.0"
             for slot in _SLOTS:
-                value = getattr(whole, slot)
+                value = named_layers(whole) if slot == "layers" else getattr(whole, slot)
                 if value is not None:
                     kept = packed if slot in _MATRICES else {}
                     write_elem(file, slot, dict(value) if slot in _MAPPINGS else value, dataset_kwargs=kept)
@@ -63,7 +63,9 @@ def write_zarr(adata: "AnnData", path: Path) -> None:
         counted_store(path, written) as folder,
         warnings.catch_warnings(),
     ):
-        warnings.filterwarnings("ignore", message="(Writing zarr v2 data|zarr v3 autosharding|Consolidated metadata)")
+        warnings.filterwarnings(
+            "ignore", message="(Writing zarr v2 data|zarr v3 autosharding|zarr v3 will become|Consolidated metadata)"
+        )
         _stored(lambda: store(folder, whole), ".zarr")
 
 
@@ -100,7 +102,7 @@ def _stored(store: Any, suffix: str) -> None:
 
 
 def _expected_bytes(adata: "AnnData") -> int:
-    matrices = [adata.X, *adata.layers.values(), *adata.obsm.values(), *adata.obsp.values()]
+    matrices = [adata.X, *named_layers(adata).values(), *adata.obsm.values(), *adata.obsp.values()]
     if adata.raw is not None:
         matrices.append(adata.raw.X)
     return sum(stored_bytes(matrix) for matrix in matrices if matrix is not None)
@@ -118,7 +120,7 @@ def _report_left_out(adata: "AnnData") -> None:
 
 
 def _write_loom(adata: "AnnData", path: Path) -> None:
-    matrices = {"matrix": adata.X, **{f"layers/{name}": layer for name, layer in adata.layers.items()}}
+    matrices = {"matrix": adata.X, **{f"layers/{name}": layer for name, layer in named_layers(adata).items()}}
     n_bytes = sum(int(np.prod(matrix.shape)) * matrix.dtype.itemsize for matrix in matrices.values())
     with (
         counted_bytes(n_bytes // _LOOM_SHRINKS, description="writing") as written,

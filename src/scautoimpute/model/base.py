@@ -23,6 +23,7 @@ Floats = NDArray[np.float64]
 Values = TypeVar("Values", NDArray[np.float64], Tensor)
 N_SWEEPS = 8
 K_GENE_START, K_CELL_START = 1.0, 5.0  # pseudo-observations behind a prior mean, before the data are asked
+MIN_NOISE_SHARE = 1e-6  # noise variance never below this share of all variance: float32 resolves no less
 MIN_VARIANCE_SHARE = 1e-3  # between-group variance never below this share of the noise: shrinkage stays finite
 PRIOR_RIDGE = 1e-3
 
@@ -118,11 +119,12 @@ def fit_base_by(sums: Sums) -> TwoWayBase:
     """
     cells, genes = _Effects(sums.count_N, K_CELL_START), _Effects(sums.count_G, K_GENE_START)
     degrees = max(1.0, sums.n_entries - 0.5 * (len(cells.count) + len(genes.count)))
-    noise_variance = 0.0
+    least = max(MIN_NOISE_SHARE * sums.of_squares(genes.effect, cells.effect) / degrees, 1e-12)  # no effects yet
+    noise_variance = least
     for _ in range(N_SWEEPS):
         genes.update(sums.by_gene(cells.effect))
         cells.update(sums.by_cell(genes.effect))
-        noise_variance = max(sums.of_squares(genes.effect, cells.effect) / degrees, 1e-12)
+        noise_variance = max(sums.of_squares(genes.effect, cells.effect) / degrees, least)
         genes.reshrink(noise_variance)
         cells.reshrink(noise_variance)
     return TwoWayBase(sums.mean + genes.effect, cells.prior, float(cells.k), float(np.sqrt(noise_variance)))

@@ -333,6 +333,8 @@ def _restore(net: Autoencoder, best: dict[str, Tensor] | None) -> None:
     if best is not None:
         net.load_state_dict(best)
         return
+    for learned in net.parameters():  # of a training that diverged, what is not finite would outlive a product with 0
+        learned.nan_to_num_(0, 0, 0)
     for parameter in (net.decoder.weight, net.decoder.bias, net.side.weight if net.side else None):
         if parameter is not None:
             parameter.zero_()

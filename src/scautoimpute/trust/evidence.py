@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from scipy import sparse
 
-from ..io.matrix import row_sums
+from ..io.matrix import named_layers, row_sums
 from ..scales import PER_CELL, to_log1p
 from .changes import Changes, measure_changes
 from .held_out import HeldOut, hold_out
@@ -184,7 +184,7 @@ def record_in(adata: "AnnData", key: str) -> Mapping[str, Any]:
         Name of the layer, and of its record in `uns`.
     """
     if key not in adata.layers or key not in adata.uns:
-        found = ", ".join(repr(str(name)) for name in adata.layers if name in adata.uns) or "none"
+        found = ", ".join(repr(str(name)) for name in named_layers(adata) if name in adata.uns) or "none"
         msg = f"there is no imputed layer {key!r} with a record in uns (found: {found}): impute first, or give key="
         raise ValueError(msg)
     record: Mapping[str, Any] = adata.uns[key]
