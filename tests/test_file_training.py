@@ -26,7 +26,7 @@ from scautoimpute._genes import mean_variance
 from scautoimpute._histogram import CountHistogram
 from scautoimpute._staging import Staging, bytes_of
 from scautoimpute._umi import umi_like
-from scautoimpute.cli import app
+from scautoimpute.cli import app, main
 from scautoimpute.io.matrix import named_layers, row_blocks
 from scautoimpute.model import counts_staging
 from scautoimpute.model.counts_fit import fit_counts
@@ -390,7 +390,7 @@ def test_a_file_that_is_damaged_while_it_is_trained_on(adata, accident, tmp_path
         if accident == "truncated":
             os.truncate(path, path.stat().st_size // 3)
         else:
-            os.utime(path)  # its content is what it was, which nobody could know
+            touch(path)
 
     monkeypatch.setattr(AutoImpute, "_fit", damage)
     if accident == "counts removed":
@@ -403,6 +403,25 @@ def test_a_file_that_is_damaged_while_it_is_trained_on(adata, accident, tmp_path
         impute_file(path, output=tmp_path / "out.h5ad", model=AutoImpute("counts", **QUICK))
     one_line(caught)
     assert [p.name for p in tmp_path.iterdir()] == ["in.h5ad"]
+
+
+@pytest.mark.filterwarnings("ignore:1 of 1100 cells have no reads")
+def test_no_model_is_kept_of_a_file_that_was_written_to(adata, tmp_path, monkeypatch, capsys):
+    path = write_h5ad(adata, tmp_path)
+    monkeypatch.setattr(
+        AutoImpute, "_fit", lambda *args, fit=AutoImpute._fit, **more: (fit(*args, **more), touch(path))
+    )
+    words = ["scautoimpute", "impute", str(path), "-o", str(tmp_path / "out.h5ad"), "--model", str(tmp_path / "model")]
+    monkeypatch.setattr(sys, "argv", [*words, "--objective", "counts", "--max-epochs", "2", "--n-networks", "1"])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 1
+    assert f"error: {path} was changed while it was read: put back what it was" in capsys.readouterr().err
+    assert {found.name for found in tmp_path.iterdir()} <= {"in.h5ad", ".out.h5ad.progress"}
+
+
+def touch(path):
+    os.utime(path)  # its content is what it was, which nobody could know
 
 
 # -------------------------------------------------------------------------------------------------------------- memory

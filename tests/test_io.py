@@ -7,6 +7,7 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from types import SimpleNamespace
 
 import anndata as ad
 import h5py
@@ -32,6 +33,7 @@ from scautoimpute.io import (
     row_blocks,
     write,
 )
+from scautoimpute.io.matrix import named_layers
 
 SHARED = Path(__file__).parents[2] / "shared" / "data"
 REAL_FILES = sorted(SHARED.glob("paper/*.h5ad"))
@@ -139,6 +141,12 @@ def test_read_text_widens_only_what_float32_would_lose(tmp_path, value, dtype):
     found = read(save(tmp_path / "a.csv", f",A,B\nc,{value},1\n"))
     assert found.X.dtype == dtype
     assert found.X[0, 0] == dtype(value)
+
+
+def test_x_is_no_layer():
+    """As it is in the mapping of anndata 0.13."""
+    adata = SimpleNamespace(layers={"a": 1, None: 2})
+    assert named_layers(adata) == {"a": 1}
 
 
 def test_names_that_look_missing_stay_names(tmp_path):

@@ -425,6 +425,26 @@ def test_read_zarr_of_both_formats(tmp_path, adata, zarr_format, zipped):
         np.testing.assert_array_equal(lazy.X[:2].toarray(), COUNTS[:2])
 
 
+@pytest.mark.parametrize("zarr_format", [2, 3])
+@pytest.mark.parametrize("part", ["data", "indices", "indptr"])
+@pytest.mark.filterwarnings("ignore:(Writing zarr v2|zarr v3 autosharding|Consolidated metadata)")
+def test_a_zarr_that_lacks_a_chunk_is_refused(tmp_path, adata, zarr_format, part):
+    path = tmp_path / "a.zarr"
+    with ad.settings.override(zarr_write_format=zarr_format):
+        ad.io.write_zarr(path, adata)
+    path.joinpath("X", part, *(["0"] if zarr_format == 2 else ["c", "0"])).unlink()  # zarr would say: zeros
+    line = error_line(ValueError, lambda: read(path))
+    assert line.startswith(f"{path}: only 0 of the 1 chunks of X/{part} are there: copy the store again")
+
+
+def test_a_zarr_may_lack_chunks_of_zeros(tmp_path):
+    of_one_gene = ad.AnnData(sparse.csr_matrix(COUNTS[:, :1]), layers={"empty": sparse.csr_matrix((4, 1))})
+    write(of_one_gene, tmp_path / "a.zarr")
+    found = read(tmp_path / "a.zarr")
+    np.testing.assert_array_equal(dense(found.X), COUNTS[:, :1])
+    assert found.layers["empty"].nnz == 0
+
+
 def test_damaged_zarr(tmp_path, adata):
     path = tmp_path / "a.zarr"
     with ad.settings.override(zarr_write_format=2):
@@ -435,9 +455,6 @@ def test_damaged_zarr(tmp_path, adata):
     line = error_line(ValueError, lambda: read(path))
     assert f"the chunk X/indices/0 has {len(whole) // 2} bytes instead of {len(whole)}: copy the store again" in line
     chunk.write_bytes(whole)
-    (path / "X" / "data" / "0").unlink()  # zarr would say: zeros
-    line = error_line(ValueError, lambda: read(path))
-    assert line.startswith(f"{path}: only 0 of the 1 chunks of X are there: copy the store again")
     (tmp_path / "empty.zarr").mkdir()
     assert "is no zarr store" in error_line(ValueError, lambda: read(tmp_path / "empty.zarr"))
     (tmp_path / "file.zarr").write_text("x")

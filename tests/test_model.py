@@ -11,7 +11,8 @@ from scipy import sparse
 
 from scautoimpute import AutoImpute, progress
 from scautoimpute.model import masked
-from scautoimpute.model.base import TwoWayBase, fit_base
+from scautoimpute.model.base import TwoWayBase, fit_base, fit_base_by
+from scautoimpute.model.base_sums import BlockSums
 from scautoimpute.model.counts_training import CountsTraining
 from scautoimpute.model.epochs_bar import epochs_bar
 from scautoimpute.model.inputs import Encoding, corrupt
@@ -77,6 +78,7 @@ def test_base_is_exact_without_noise():
 def test_without_noise_nothing_is_divided_by_almost_nothing():
     x = sparse.csr_array(np.ones((20, 9)) + np.arange(9) + np.arange(20)[:, None] % 4)
     assert fit_base(x).noise_sd == pytest.approx(1e-3 * x.data.std(), rel=0.1)
+    assert fit_base_by(BlockSums(lambda: [x[:5], x[5:]], 9)).noise_sd == pytest.approx(fit_base(x).noise_sd)
     model = AutoImpute(hidden=16, n_folds=1, threshold=1.0, random_state=3).fit(x)
     assert model.history_["loss"].max() < 1e6
     np.testing.assert_allclose(model.impute(x, keep_observed=False), x.toarray(), atol=0.05)
@@ -85,7 +87,7 @@ def test_without_noise_nothing_is_divided_by_almost_nothing():
 def test_a_training_that_diverges_leaves_the_base():
     net = Autoencoder(6, 3, (4,))
     with torch.no_grad():
-        next(net.parameters()).fill_(torch.inf)
+        next(net.parameters())[:2] = torch.tensor([[3e38], [torch.nan]])
     training = Training(net, TrainingPlan(learning_rate=1e-3, batch_size=2), torch.Generator())
     training.finish()
     assert (net(torch.randn(2, 6)) == 0).all()

@@ -119,9 +119,26 @@ def store(adata, path, *, zarr_format=2):
     return path
 
 
+def with_nullable_names(path):
+    """Store names as anndata 0.13 does with pandas 3: beside them, which are missing."""
+    with h5py.File(path, "r+") as file:
+        frames: list[h5py.Group] = []
+        file.visititems(lambda _, item: frames.append(item) if item.attrs.get("encoding-type") == "dataframe" else None)
+        for frame in frames:
+            names = frame.attrs["_index"]
+            values = frame[names].asstr()[:]
+            del frame[names]
+            group = frame.create_group(names)
+            group.attrs["encoding-type"], group.attrs["encoding-version"] = "nullable-string-array", "0.1.0"
+            write_elem(group, "values", values.astype(object))
+            write_elem(group, "mask", np.zeros(len(values), dtype=bool))
+    return path
+
+
 INPUTS = {
     "h5ad, CSR": lambda a, p: store(a, p / "in.h5ad"),
     "h5ad, dense": lambda a, p: store(with_x(a, a.X.toarray()), p / "in.h5ad"),
+    "h5ad, names as anndata 0.13 has them": lambda a, p: with_nullable_names(store(a, p / "in.h5ad")),
     "h5ad, integers": lambda a, p: store(with_x(a, a.X.astype(np.int64)), p / "in.h5ad"),
     "zarr 2, CSR": lambda a, p: store(a, p / "in.zarr"),
     "zarr 3, CSR": lambda a, p: store(a, p / "in.zarr", zarr_format=3),
@@ -142,6 +159,14 @@ def in_memory(source, model, *, suffix=".h5ad", **options):
     with tempfile.TemporaryDirectory() as folder:
         sai.write(adata, Path(folder) / f"memory{suffix}")
         return sai.read(Path(folder) / f"memory{suffix}")
+
+
+@pytest.mark.filterwarnings(f"ignore:{EMPTY}")
+@pytest.mark.parametrize("suffix", [".h5ad", ".zarr"])
+def test_some_genes_of_a_file_of_anndata_0_13(counts, model, tmp_path, suffix):
+    path, some = with_nullable_names(store(counts, tmp_path / "in.h5ad")), model.genes_[3:5]
+    impute_file(path, output=tmp_path / f"out{suffix}", model=model, output_genes=some)
+    assert list(sai.read(tmp_path / f"out{suffix}").var_names) == list(some)
 
 
 @pytest.mark.filterwarnings(f"ignore:{EMPTY}")

@@ -262,6 +262,7 @@ def train_and_impute(
         else:
             refuse_for_masked(scale, depth, {"genes": genes, "posterior_sd": posterior_sd, **batches})
         train_cells(ready, model, staging=staging, **training, **batches)
+        ready.cells.refuse_changed()  # before a model is kept that may have learned from zeros
         when_trained()
         written: dict[str, Any] = {"output": output, "overwrite": overwrite, "key_added": key_added, **options}
         written |= {"form": form, "compression": compression}

@@ -120,7 +120,7 @@ def pca(
         points = ax.scatter(scores[:, 0], scores[:, 1], s=7, c=adata.obs[color], linewidths=0)
         ax.figure.colorbar(points, ax=ax, label=color)
     else:
-        labels = adata.obs[color].astype(str).to_numpy() if color is not None else np.full(adata.n_obs, "cells")
+        labels = np.asarray(adata.obs[color]).astype(str) if color is not None else np.full(adata.n_obs, "cells")
         title += _draw_classes(ax, scores, labels)
     _finish(ax, title, "PC 1", "PC 2")
     ax.set(xticks=[], yticks=[])

@@ -6,6 +6,7 @@ like a whole file; from h5ad to zarr and back, arrays are copied, a piece at a t
 
 import shutil
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -57,6 +58,15 @@ def copy_attributes(source: Any, target: Any, path: Path) -> None:
         attributes = list(source.attrs.items())
     for name, value in attributes:
         target.attrs[name] = _attribute(value, json=not is_hdf5(target))
+
+
+@contextmanager
+def any_strings() -> Iterator[None]:
+    """Have anndata 0.12 write strings as 0.13 stores them: it reads them, and refuses to write them unless told."""
+    from anndata import settings
+
+    with settings.override(allow_write_nullable_strings=True):
+        yield
 
 
 def is_hdf5(item: Any) -> bool:
@@ -114,7 +124,8 @@ def _convert(source: Any, target: Any, name: str, path: Path) -> None:
     else:
         with streaming(path):
             element = read_elem(item)
-        write_elem(target, name, element)
+        with any_strings():
+            write_elem(target, name, element)
 
 
 def _copy_array(source: Any, target: Any, name: str, path: Path) -> None:

@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING, Any
 
 from ._arrays_on_disk import CsrOnDisk, new_dense
-from ._copying import copy_attributes
+from ._copying import any_strings, copy_attributes
 from .matrix import CELLS_PER_BLOCK, row_blocks
 from .read import streaming
 
@@ -79,6 +79,7 @@ def _copy_annotation(cells: "StoredCells", target: Any, genes_O: "NDArray[Any]")
     if "var" in cells.renamed:
         found["var"].index = cells.var_names
     some = AnnData(**found)[:, genes_O].copy()
-    for name in found:
-        value = getattr(some, name)
-        write_elem(target, name, value if name == "var" else dict(value))
+    with any_strings():
+        for name in found:
+            value = getattr(some, name)
+            write_elem(target, name, value if name == "var" else dict(value))

@@ -273,7 +273,8 @@ def matrix_and_names(data: Any, *, layer: str | None = None) -> tuple[Any, Any, 
         msg = f"layer={layer!r} was given with a {type(data).__name__}; only AnnData has layers: leave it out"
         raise ValueError(msg)
     if isinstance(data, pd.DataFrame):
-        return data.to_numpy(), data.index.astype(str), data.columns.astype(str)
+        names = (pd.Index(np.asarray(axis).astype(str), dtype=object) for axis in (data.index, data.columns))
+        return data.to_numpy(), *names
     if not (isinstance(data, np.ndarray) or sparse.issparse(data)):
         msg = f"found a {type(data).__name__}; allowed are AnnData, DataFrame, ndarray and scipy sparse matrices"
         raise TypeError(msg)

@@ -264,5 +264,6 @@ def unique_names(names: "pd.Index[str]", *, kind: str, stacklevel: int) -> "pd.I
         return names
     warnings.warn(f"{n_repeats} repeated {kind} names were made unique with -1, -2, ...", stacklevel=stacklevel)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # about the suffix, which ours says, and of pandas about anndata
+        warnings.simplefilter("ignore", UserWarning)  # about the suffix, which ours says
+        warnings.simplefilter("ignore", DeprecationWarning)  # of pandas, about what anndata asks of it
         return make_index_unique(names)

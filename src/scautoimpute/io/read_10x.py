@@ -3,6 +3,7 @@
 import csv
 import gzip
 import warnings
+from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
 
@@ -194,10 +195,10 @@ def gene_expression_only(adata: "AnnData", *, stacklevel: int) -> "AnnData":
     """Return an object without other features, and warn of what is left out."""
     if "feature_types" not in adata.var:
         return adata
-    kinds = adata.var["feature_types"].astype(str)
-    others = kinds[kinds != _GENE_EXPRESSION].value_counts()
-    if others.empty:
+    kinds = np.asarray(adata.var["feature_types"]).astype(str)
+    others = Counter(kinds[kinds != _GENE_EXPRESSION].tolist())
+    if not others:
         return adata
-    left_out = ", ".join(f"{count} {kind}" for kind, count in others.items())
+    left_out = ", ".join(f"{count} {kind}" for kind, count in others.most_common())
     warnings.warn(f"only {_GENE_EXPRESSION} is kept; left out: {left_out}", stacklevel=stacklevel)
-    return cast("AnnData", adata[:, (kinds == _GENE_EXPRESSION).to_numpy()].copy())
+    return cast("AnnData", adata[:, kinds == _GENE_EXPRESSION].copy())

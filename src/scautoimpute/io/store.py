@@ -5,6 +5,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+import numpy as np
+
 from .checks import BadContentError
 
 if TYPE_CHECKING:
@@ -13,6 +15,11 @@ if TYPE_CHECKING:
 __all__ = ["bytes_in_chunks", "open_zarr"]
 
 _SIZE = slice(12, 16)  # where the header of a Blosc chunk holds its length
+_HINTS = {  # what else to do about parts of a sparse matrix of which a chunk is not there
+    "data": "; if its values are all stored zeros, write it after eliminate_zeros()",
+    "indptr": "; if its first cells are empty, leave them out",
+    "indices": "",
+}
 
 
 @contextmanager
@@ -96,11 +103,18 @@ def _is_packed_with_blosc(item: Any) -> bool:
 
 
 def _refuse_missing_chunks(name: str, group: Any) -> None:
-    if not {"data", "indptr"} <= set(group):
+    """Refuse a sparse matrix without all of its chunks: zarr leaves out those of nothing but zeros, and reads zeros."""
+    if not _HINTS.keys() <= set(group) or not group["data"].size:
         return
-    values = group["data"]
-    if values.nchunks_initialized < values.nchunks:
-        # zarr leaves out chunks of nothing but zeros, which a sparse matrix has no reason to hold
-        found = f"only {values.nchunks_initialized} of the {values.nchunks} chunks of {name} are there"
-        msg = f"{found}: copy the store again; if its values are all stored zeros, write it after eliminate_zeros()"
-        raise BadContentError(msg)
+    for part, hint in _HINTS.items():
+        array = group[part]
+        if array.nchunks_initialized < array.nchunks and not (part == "indices" and _are_first_once(group)):
+            found = f"only {array.nchunks_initialized} of the {array.nchunks} chunks of {name}/{part} are there"
+            msg = f"{found}: copy the store again{hint}"
+            raise BadContentError(msg)
+
+
+def _are_first_once(group: Any) -> bool:
+    """Whether no row has two entries of the first gene, as one whose chunk of indices is missing would have."""
+    row_Z = np.repeat(np.arange(group["indptr"].size - 1), np.diff(group["indptr"][:]))
+    return bool(np.bincount(row_Z[group["indices"][:] == 0], minlength=1).max() <= 1)

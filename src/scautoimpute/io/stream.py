@@ -39,7 +39,7 @@ class StoredCells:
     """
 
     def __init__(self, path: Path, root: Any, *, X: "StoredMatrix | None" = None) -> None:
-        self.path, self.root = path, root
+        self.path, self.root, self._state = path, root, _state_of(path)
         layers = root["layers"] if "layers" in root else {}  # noqa: SIM401 (groups of zarr have no get with a default)
         self.X = StoredMatrix(root["X"], path) if "X" in root else X
         self.layers = {name: StoredMatrix(layers[name], path) for name in layers}
@@ -50,7 +50,6 @@ class StoredCells:
         self._cell_names: pd.Index[str] | None = None
         self.renamed: set[str] = set()
         self._by_rows: dict[str | None, Any] = {}
-        self._state = _state_of(path)
 
     def refuse_changed(self) -> None:
         """Raise if the file was written to since it was opened: what was cut off reads as zeros, what is new as counts.
@@ -276,7 +275,7 @@ def _state_of(path: Path) -> tuple[int, tuple[int, ...]]:
     """Which file lies at a path, and what changes when it is written to; none of a folder, or where nothing is."""
     try:
         found = path.stat()
-    except FileNotFoundError:
+    except OSError:
         return 0, ()
     return found.st_ino, () if path.is_dir() else (found.st_size, found.st_mtime_ns)
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ._copying import GZIP
+from ._copying import GZIP, any_strings
 from .checks import one_line
 from .counted import counted_bytes, counted_store, hdf5_file
 from .matrix import named_layers, row_blocks, rows_per_block
@@ -54,7 +54,7 @@ def write_h5ad(adata: "AnnData", path: Path, *, compression: str | None = None) 
 
 
 def write_zarr(adata: "AnnData", path: Path) -> None:
-    """Write a whole object with anndata, in the zarr format that is its default (2 in anndata 0.12)."""
+    """Write a whole object with anndata, in the zarr format that is its default (2 in anndata 0.12, 3 since)."""
     from anndata.io import write_zarr as store
 
     whole = _writable(adata)
@@ -93,7 +93,8 @@ def _writable(adata: "AnnData") -> "AnnData":
 def _stored(store: Any, suffix: str) -> None:
     """Call a writer; whatever a library raises over what the object holds becomes one ``ValueError`` line."""
     try:
-        store()
+        with any_strings():
+            store()
     except (OSError, MemoryError):
         raise
     except Exception as error:

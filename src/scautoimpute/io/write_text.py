@@ -74,9 +74,11 @@ def write_mtx_folder(adata: "AnnData", matrix: Any, folder: Path, *, gz: bool) -
     A feature has its id (``var["gene_ids"]`` if that is there), its name and its type.
     """
     var = adata.var
-    ids = var["gene_ids"].astype(str) if "gene_ids" in var else adata.var_names
-    kinds = var["feature_types"].astype(str) if "feature_types" in var else ["Gene Expression"] * adata.n_vars
-    features: list[tuple[str, ...]] = list(zip(ids, adata.var_names, kinds, strict=True))
+    ids = np.asarray(var.get("gene_ids", adata.var_names)).astype(str)
+    kinds = np.asarray(var["feature_types"] if "feature_types" in var else ["Gene Expression"] * adata.n_vars).astype(
+        str
+    )
+    features: list[tuple[str, ...]] = list(zip(ids.tolist(), adata.var_names, kinds.tolist(), strict=True))
     barcodes: list[tuple[str, ...]] = [(name,) for name in adata.obs_names]
     _refuse_names(features + barcodes)
     end = ".gz" if gz else ""

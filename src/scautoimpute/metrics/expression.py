@@ -179,7 +179,7 @@ def wilcoxon(x_NS: FloatArray, halves_HN: NDArray[np.bool_]) -> FloatArray:
 
     # Differences of rounding are none: a method may return a mean as many numbers that differ in the last bit.
     rounded = x_NS.astype(np.float32)
-    rank_NS = rankdata(np.where(np.ptp(rounded, axis=0) > 1e-6, rounded, 0).astype(np.float64), axis=0)
+    rank_NS = rankdata(np.where(np.ptp(rounded, axis=0) > 1e-6, rounded, 0), axis=0).astype(np.float64)
     n, n_H1 = len(rank_NS), halves_HN.sum(axis=1, keepdims=True)
     deviation_HS = halves_HN @ (rank_NS - (n + 1) / 2)
     # Variance of the rank sum, ties included: that of drawing ranks without replacement.

@@ -23,7 +23,8 @@ Floats = NDArray[np.float64]
 Values = TypeVar("Values", NDArray[np.float64], Tensor)
 N_SWEEPS = 8
 K_GENE_START, K_CELL_START = 1.0, 5.0  # pseudo-observations behind a prior mean, before the data are asked
-MIN_NOISE_SHARE = 1e-6  # noise variance never below this share of all variance: float32 resolves no less
+# Noise variance is never below this share of all variance: losses are in its unit, and without noise would overflow
+MIN_NOISE_SHARE = 1e-6
 MIN_VARIANCE_SHARE = 1e-3  # between-group variance never below this share of the noise: shrinkage stays finite
 PRIOR_RIDGE = 1e-3
 
@@ -119,7 +120,7 @@ def fit_base_by(sums: Sums) -> TwoWayBase:
     """
     cells, genes = _Effects(sums.count_N, K_CELL_START), _Effects(sums.count_G, K_GENE_START)
     degrees = max(1.0, sums.n_entries - 0.5 * (len(cells.count) + len(genes.count)))
-    least = max(MIN_NOISE_SHARE * sums.of_squares(genes.effect, cells.effect) / degrees, 1e-12)  # no effects yet
+    least = max(MIN_NOISE_SHARE * sums.square / degrees, 1e-12)
     noise_variance = least
     for _ in range(N_SWEEPS):
         genes.update(sums.by_gene(cells.effect))

@@ -20,6 +20,7 @@ class Sums(Protocol):
 
     mean: float
     n_entries: int
+    square: float  # Σ (x − m)²
     count_N: Floats
     count_G: Floats
 
@@ -47,6 +48,7 @@ class EntrySums:
         self._row_Z, self._column_Z = np.repeat(np.arange(n_cells), np.diff(x.indptr)), x.indices
         self._value_Z = x.data.astype(np.float64)
         self.mean, self.n_entries = float(self._value_Z.mean()), len(self._value_Z)
+        self.square = float(np.square(self._value_Z - self.mean).sum())
         self.count_N = np.bincount(self._row_Z, minlength=n_cells).astype(np.float64)
         self.count_G = np.bincount(self._column_Z, minlength=n_genes).astype(np.float64)
 
@@ -97,7 +99,7 @@ class BlockSums:
         self.count_N, self._sum_N = np.concatenate(counts), np.concatenate(sums)
         self.n_entries = int(self.count_G.sum())
         self.mean = float(self._sum_G.sum() / max(self.n_entries, 1))
-        self._square = square - self.n_entries * self.mean**2
+        self.square = square - self.n_entries * self.mean**2
         self._of_genes: tuple[Floats, Floats] | None = None
 
     @property
@@ -128,7 +130,7 @@ class BlockSums:
         if self._of_genes is None or not np.array_equal(self._of_genes[0], gene_effect_G):
             self.by_cell(gene_effect_G)
         total_N = self._of_genes[1]  # type: ignore[index]
-        of_genes = self._square - 2 * gene_effect_G @ (self._sum_G - self.mean * self.count_G)
+        of_genes = self.square - 2 * gene_effect_G @ (self._sum_G - self.mean * self.count_G)
         of_genes += self.count_G @ gene_effect_G**2
         return float(of_genes - 2 * cell_effect_N @ total_N + self.count_N @ cell_effect_N**2)
 

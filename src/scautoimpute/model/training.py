@@ -333,8 +333,7 @@ def _restore(net: Autoencoder, best: dict[str, Tensor] | None) -> None:
     if best is not None:
         net.load_state_dict(best)
         return
-    for learned in net.parameters():  # of a training that diverged, what is not finite would outlive a product with 0
-        learned.nan_to_num_(0, 0, 0)
-    for parameter in (net.decoder.weight, net.decoder.bias, net.side.weight if net.side else None):
-        if parameter is not None:
+    diverged = not all(bool(learned.isfinite().all()) for learned in net.parameters())  # NaN outlives a product with 0
+    for part in [net] if diverged else [net.decoder, net.side]:
+        for parameter in part.parameters() if part is not None else ():
             parameter.zero_()
