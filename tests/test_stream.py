@@ -126,6 +126,8 @@ def with_nullable_names(path):
         file.visititems(lambda _, item: frames.append(item) if item.attrs.get("encoding-type") == "dataframe" else None)
         for frame in frames:
             names = frame.attrs["_index"]
+            if isinstance(frame[names], h5py.Group):
+                continue
             values = frame[names].asstr()[:]
             del frame[names]
             group = frame.create_group(names)
