@@ -177,9 +177,8 @@ def trained(here, x, options):
     batch = np.where(np.arange(x.shape[0]) % 2, "a", "b") if options.pop("batches", False) else None
     with np.testing.suppress_warnings() as ignored:
         ignored.filter(UserWarning)
-        model = AutoImpute("counts", **{"random_state": 3, "batch_size": 32, "device": "cpu"} | options).fit(
-            x, batch=batch
-        )
+        options = {"device": "cpu"} | options
+        model = AutoImpute("counts", random_state=3, batch_size=32, **options).fit(x, batch=batch)
     state = {name: tensor.numpy() for name, tensor in model_state(model.model_)[0].items()}
     return state, model.history_, model.held_out_, model.converged_
 
@@ -287,20 +286,8 @@ def test_a_checkpoint_is_gone_on_with_by_any_number_of_processes(counts, sizes, 
 
 # ------------------------------------------------------------------------------------------------- the command line
 
-OPTIONS = [
-    "--hidden",
-    "8",
-    "--n-networks",
-    "1",
-    "--max-epochs",
-    "15",
-    "--seed",
-    "5",
-    "--model",
-    "model",
-    "--device",
-    "cpu",
-]
+OPTIONS = ["--hidden", "8", "--n-networks", "1", "--max-epochs", "15", "--seed", "5", "--model", "model"]
+OPTIONS += ["--device", "cpu"]  # of which there is one for each
 OF_COUNTS = ["--objective", "counts"]
 
 

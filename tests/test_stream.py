@@ -101,11 +101,9 @@ def equal_objects(one, other):
 
 
 def sorted_items(slot):
-    return (
-        slot
-        if isinstance(slot, pd.DataFrame) or not hasattr(slot, "items")
-        else {k: slot[k] for k in sorted(slot, key=str)}
-    )
+    if isinstance(slot, pd.DataFrame) or not hasattr(slot, "items"):
+        return slot
+    return {name: slot[name] for name in sorted(slot, key=str)}
 
 
 def store(adata, path, *, zarr_format=2):

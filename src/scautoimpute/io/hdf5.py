@@ -21,7 +21,7 @@ from .matrix import row_blocks
 if TYPE_CHECKING:
     import h5py
 
-__all__ = ["open_hdf5"]
+__all__ = ["open_hdf5", "state_of"]
 
 _HEAP = b"GCOL\x01"  # the signature of a global heap, and the only version of it
 _HEADER = 16  # bytes, of a heap and of each entry: number (0 is free space), references, size
@@ -50,9 +50,14 @@ def open_hdf5(path: Path) -> "Iterator[h5py.File]":
     import h5py
 
     with h5py.File(path) as file:  # first, for it also locks the file
-        state = path.stat()
-        _refuse_damaged_heaps(path, (state.st_dev, state.st_ino, state.st_size, state.st_mtime_ns))
+        _refuse_damaged_heaps(path, state_of(path))
         yield file
+
+
+def state_of(path: Path) -> tuple[int, int, int, int]:
+    """Which file lies at a path (device and number), and what changes when it is written to (size and time)."""
+    found = path.stat()
+    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns
 
 
 @lru_cache

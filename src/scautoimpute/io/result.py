@@ -1,6 +1,5 @@
 """Where a result goes a block of cells at a time: a copy of an anndata file with more in it, or a text table."""
 
-import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from ._copying_genes import OF_GENES, copy_columns, copy_genes
 from .checks import one_line
 from .counted import hdf5_file
 from .read import streaming
+from .store import without_notices
 from .stream import StoredCells
 from .write_text import dense, text_file, write_rows
 
@@ -201,9 +201,7 @@ def _hdf5(path: Path, cells: StoredCells) -> Iterator[tuple[Any, Callable[[], No
 def _zarr(path: Path, cells: StoredCells) -> Iterator[tuple[Any, Callable[[], None]]]:
     import zarr
 
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Writing zarr v2 data|zarr v3 autosharding")
-        warnings.filterwarnings("ignore", message="Consolidated metadata|This setting will be removed")
+    with without_notices():
         root = _new_store(path, cells)
         yield root, lambda: None  # what goes wrong is raised where it does
         zarr.consolidate_metadata(root.store)

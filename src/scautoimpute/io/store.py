@@ -1,5 +1,6 @@
-"""Zarr stores to read: what zarr itself would pass over in them is refused."""
+"""Zarr stores: what zarr itself would pass over in one is refused, and its notices of formats to come are not shown."""
 
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,7 +13,7 @@ from .checks import BadContentError
 if TYPE_CHECKING:
     from .counted import Bytes
 
-__all__ = ["bytes_in_chunks", "open_zarr"]
+__all__ = ["bytes_in_chunks", "open_zarr", "without_notices"]
 
 _SIZE = slice(12, 16)  # where the header of a Blosc chunk holds its length
 _HINTS = {  # what else to do about parts of a sparse matrix of which a chunk is not there
@@ -20,6 +21,17 @@ _HINTS = {  # what else to do about parts of a sparse matrix of which a chunk is
     "indptr": "; if its first cells are empty, leave them out",
     "indices": "",
 }
+
+
+@contextmanager
+def without_notices() -> Iterator[None]:
+    """Ignore what zarr and anndata say, where a store is written, of formats and settings to come."""
+    to_come = (
+        "Writing zarr v2 data|zarr v3 (autosharding|will become)|Consolidated metadata|This setting will be removed"
+    )
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=to_come)
+        yield
 
 
 @contextmanager

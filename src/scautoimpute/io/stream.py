@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .checks import NAMES_LOOKED_AT, UnreadableFileError
-from .hdf5 import open_hdf5
+from .hdf5 import open_hdf5, state_of
 from .lazy import holds_raw, stored_matrix
 from .matrix import RAW, block_csr, counts_matrix, raw_positions, row_blocks, rows_per_block
 from .read import format_of, parsing, refuse_wild_indices, streaming, unique_names
@@ -39,7 +39,7 @@ class StoredCells:
     """
 
     def __init__(self, path: Path, root: Any, *, X: "StoredMatrix | None" = None) -> None:
-        self.path, self.root, self._state = path, root, _state_of(path)
+        self.path, self.root, self._state = path, root, state_of(path)
         layers = root["layers"] if "layers" in root else {}  # noqa: SIM401 (groups of zarr have no get with a default)
         self.X = StoredMatrix(root["X"], path) if "X" in root else X
         self.layers = {name: StoredMatrix(layers[name], path) for name in layers}
@@ -57,8 +57,11 @@ class StoredCells:
         One that was removed or replaced is read to its end all the same, as it was. Of a folder of zarr, chunks that
         are gone are refused when they are read.
         """
-        (file, state), (file_now, state_now) = self._state, _state_of(self.path)
-        if file == file_now and state != state_now:
+        try:
+            now = state_of(self.path)
+        except OSError:
+            return
+        if self.path.is_file() and now[:2] == self._state[:2] and now != self._state:
             msg = f"{self.path} was changed while it was read: put back what it was"
             raise UnreadableFileError(msg)
 
@@ -269,15 +272,6 @@ def _holds_rows(root: Any) -> bool:
     has_layers = "layers" in root and len(list(root["layers"])) > 0
     shape = [_index(root[frame]).shape for frame in ("obs", "var")]
     return ("X" in root or has_layers) and all(len(size) == 1 and size[0] > 0 for size in shape)
-
-
-def _state_of(path: Path) -> tuple[int, tuple[int, ...]]:
-    """Which file lies at a path, and what changes when it is written to; none of a folder, or where nothing is."""
-    try:
-        found = path.stat()
-    except OSError:
-        return 0, ()
-    return found.st_ino, () if path.is_dir() else (found.st_size, found.st_mtime_ns)
 
 
 def _index(frame: Any) -> Any:

@@ -13,6 +13,7 @@ from .checks import one_line
 from .counted import counted_bytes, counted_store, hdf5_file
 from .matrix import named_layers, row_blocks, rows_per_block
 from .sample import stored_bytes
+from .store import without_notices
 from .write_text import dense, row_wise
 
 if TYPE_CHECKING:
@@ -61,11 +62,8 @@ def write_zarr(adata: "AnnData", path: Path) -> None:
     with (
         counted_bytes(_expected_bytes(whole), description="writing") as written,
         counted_store(path, written) as folder,
-        warnings.catch_warnings(),
+        without_notices(),
     ):
-        warnings.filterwarnings(
-            "ignore", message="(Writing zarr v2 data|zarr v3 autosharding|zarr v3 will become|Consolidated metadata)"
-        )
         _stored(lambda: store(folder, whole), ".zarr")
 
 

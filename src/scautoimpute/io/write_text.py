@@ -75,9 +75,7 @@ def write_mtx_folder(adata: "AnnData", matrix: Any, folder: Path, *, gz: bool) -
     """
     var = adata.var
     ids = np.asarray(var.get("gene_ids", adata.var_names)).astype(str)
-    kinds = np.asarray(var["feature_types"] if "feature_types" in var else ["Gene Expression"] * adata.n_vars).astype(
-        str
-    )
+    kinds = np.asarray(var.get("feature_types", ["Gene Expression"] * adata.n_vars)).astype(str)
     features: list[tuple[str, ...]] = list(zip(ids.tolist(), adata.var_names, kinds.tolist(), strict=True))
     barcodes: list[tuple[str, ...]] = [(name,) for name in adata.obs_names]
     _refuse_names(features + barcodes)
