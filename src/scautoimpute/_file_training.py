@@ -133,7 +133,8 @@ def train_cells(
 
 def refuse_budget(ready: ToTrainOn, max_memory: int | str | None, *, preset: str | None = None) -> None:
     """Refuse to promise a bound on memory where the cells were read as a whole."""
-    if max_memory is not None and not isinstance(ready.cells, StoredCells):
+    stays_on_disk = isinstance(ready.cells, StoredCells) and ready.cells.stays_on_disk(ready.layer)
+    if max_memory is not None and not stays_on_disk:
         of_masked = ready.chosen.objective == "masked" and (preset == "paper" or ready.chosen.estimand == "expected")
         why = f"with {_HELD_WHOLE[preset]}" if of_masked else "from or to a file of this kind"
         msg = (

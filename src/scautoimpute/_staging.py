@@ -3,7 +3,7 @@
 import math
 import re
 import shutil
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -21,9 +21,10 @@ _SMALL = 100 * 10**6  # bytes that are kept in memory where none was stated: mor
 _COPIES = 8  # of the weights: their gradient, two moments, the average, the best, and those that products round to
 _DENSE_BLOCK = 64  # bytes of a cell and gene while a block is estimated: some sixteen matrices
 _SPARSE_BLOCK = 128  # bytes of a stored count while a block is read, checked and parted, and one made ahead
-_OF_AN_INPUT = 16  # bytes of a cell and an input or hidden unit, where the error of the masked objective is evaluated
+_OF_AN_INPUT = 32  # bytes of a cell and an input or hidden unit, where the error of the masked objective is evaluated
 _OF_AN_ENTRY = 100  # bytes of a stored value, where the base is fitted to all at once
 _OF_A_CELL = 64  # bytes: library sizes, starts of rows, batches, the order
+_FIRST_STEP = 30 * 10**6  # bytes of what torch loads, and its threads take, when a network is first trained
 
 
 def bytes_of(size: int | str) -> int:
@@ -69,15 +70,12 @@ class Staging:
     max_memory
         Bytes that the process may take in all. By default what it has and half of what is free, which several
         processes on one machine share; more than 100 MB of counts are then kept on disk, if it has room for them.
-    has
-        Bytes that it has, before anything is read.
     in_words
         What was chosen, once it has been.
     """
 
     folder: Path
     max_memory: int | None = None
-    has: float = field(default_factory=_resident_bytes)
     in_words: str | None = None
 
     def place(self, x: "CountsRows", settings: "Settings", n_batches: int) -> Path | None:
@@ -127,13 +125,13 @@ class Staging:
         return left
 
     def _left(self) -> float:
-        """What may be taken besides what the process had."""
+        """What may be taken besides what the process has by now, libraries among it."""
         from .methods._memory import available_bytes
         from .model.processes import current
 
         if self.max_memory is None:
             return available_bytes() * _SHARE_OF_FREE / current().n_here
-        return self.max_memory - self.has
+        return self.max_memory - _resident_bytes() - _FIRST_STEP
 
     def _refuse(self, n_genes: int, missing: float) -> None:
         told = "half of what is free" if self.max_memory is None else f"max_memory={_in_words(self.max_memory)}"

@@ -108,8 +108,7 @@ class StoredCells:
 
     def stays_on_disk(self, layer: str | None) -> bool:
         """Whether rows of the counts are read when they are asked for, rather than the whole before."""
-        matrix = self.by_rows(layer)
-        return isinstance(matrix._matrix if isinstance(matrix, _SomeGenes) else matrix, StoredMatrix)
+        return getattr(self._counts(layer)[0], "format", "csr") == "csr"
 
     def rows(self, layer: str | None, size: int) -> Iterator[Any]:
         """Yield the counts as canonical ``csr_array``s of `size` cells, fewer in the last."""
