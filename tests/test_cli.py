@@ -17,7 +17,6 @@ import time
 from importlib.metadata import entry_points
 
 import anndata
-import h5py
 import numpy as np
 import pandas as pd
 import pytest
@@ -30,6 +29,7 @@ from scautoimpute import methods
 from scautoimpute.cli import app, main
 from scautoimpute.datasets import simulate
 from scautoimpute.methods import METHODS
+from stored_counts import write_10x_h5
 
 QUICK = ["--objective", "masked", "--max-epochs", "3", "--hidden", "16", "--seed", "5"]
 LONG = ["--objective", "masked", "--hidden", "8000", "--max-epochs", "100000"]
@@ -92,7 +92,7 @@ def files(tmp_path_factory, counts):
     frame = counts.to_df().astype(int)
     frame.to_csv(folder / "cells.csv")
     frame.T.to_csv(folder / "genes_by_cells.tsv.gz", sep="\t")
-    write_10x_h5(folder / "10x.h5", counts)
+    write_10x_h5(counts, folder).rename(folder / "10x.h5")
     write_10x_folder(folder / "10x", counts)
     layered = anndata.AnnData(np.log1p(counts.X.toarray()), obs=counts.obs, var=counts.var)
     layered.layers["raw"] = counts.X.copy()
@@ -107,20 +107,6 @@ def files(tmp_path_factory, counts):
     (folder / "text.h5ad").write_text("not HDF5")
     (folder / "cells.xlsx").write_text("a spreadsheet")
     return folder
-
-
-def write_10x_h5(path, adata):
-    by_gene = adata.X.T.tocsc()
-    with h5py.File(path, "w") as file:
-        group = file.create_group("matrix")
-        group["barcodes"] = np.array(adata.obs_names, dtype="S")
-        group["data"] = by_gene.data.astype(np.int32)
-        group["indices"], group["indptr"], group["shape"] = by_gene.indices, by_gene.indptr, by_gene.shape
-        names = np.array(adata.var_names, dtype="S")
-        features = group.create_group("features")
-        features["id"], features["name"] = names, names
-        features["feature_type"] = np.full(len(names), b"Gene Expression")
-        features["genome"] = np.full(len(names), b"none")
 
 
 def write_10x_folder(folder, adata):

@@ -21,6 +21,7 @@ from scautoimpute._counts_facts import CountsFacts
 from scautoimpute._stored_counts import StoredCounts
 from scautoimpute.cli import _scheduler, app
 from scautoimpute.io.stream import open_cells
+from stored_counts import FORMATS, write_10x_h5
 
 distributed = pytest.importorskip("distributed")
 pytestmark = pytest.mark.filterwarnings("ignore:training ended at max_epochs", "ignore:held-out deviance")
@@ -121,6 +122,8 @@ def contents(path):
 
 
 def as_bytes(item):
+    if item.shape is None:
+        return None
     return str(item[()].tolist() if item.shape else item[()]) if item.dtype.hasobject else item[()].tobytes()
 
 
@@ -219,6 +222,28 @@ def test_training_reads_through_the_cluster(adata, watch, tmp_path):
     wanted = AutoImpute("counts", random_state=1, **options)
     sai.tl.autoimpute(memory, model=wanted, n_top_genes=30, matrix=False)
     assert sai.read(tmp_path / "out.h5ad").obsm["X_autoimpute"].tobytes() == memory.obsm["X_autoimpute"].tobytes()
+
+
+STORED = {
+    "10x h5": lambda adata, folder: write_10x_h5(adata, folder, n_others=4),
+    **{name: FORMATS[name] for name in ("zarr 2, CSR", "zarr 3, CSR")},
+}
+
+
+@pytest.mark.filterwarnings("ignore:only Gene Expression is kept; left out. 4 Antibody Capture")
+@pytest.mark.parametrize("objective", OPTIONS)
+@pytest.mark.parametrize("stored", STORED)
+def test_every_format_is_trained_on_as_by_one_process(adata, stored, objective, watch, tmp_path, monkeypatch):
+    path, output = STORED[stored](adata[:2500], tmp_path), tmp_path / "out.h5ad"
+    watched, options, found = watch(), {"n_networks": 1} if objective == "counts" else {"n_folds": 1}, []
+    for client in (_cluster._active_client, lambda: None):
+        monkeypatch.setattr(_cluster, "_active_client", client)
+        model = AutoImpute(objective, hidden=4, max_epochs=1, random_state=1, **options)
+        record = impute_file(path, output=output, model=model, n_top_genes=30, overwrite=True)
+        assert "staged" in record  # so it was not read as a whole
+        found.append((record, contents(output)))
+    assert_same(*found)
+    assert len({worker for _, worker in watched.made}) == 2
 
 
 def test_a_cluster_is_named_on_the_command_line(wanted, folder, cluster, watch):

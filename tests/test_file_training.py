@@ -8,7 +8,6 @@ import textwrap
 import warnings
 from types import SimpleNamespace
 
-import anndata
 import h5py
 import numpy as np
 import pandas as pd
@@ -35,6 +34,7 @@ from scautoimpute.model.counts_staging import SampledCells, stage
 from scautoimpute.model.counts_store import CountsStore
 from scautoimpute.model.settings import Settings
 from scautoimpute.model.state import model_state
+from stored_counts import FORMATS, with_x, write_h5ad
 
 pytestmark = pytest.mark.filterwarnings("ignore:training ended at max_epochs", "ignore:held-out deviance")
 QUICK = {"hidden": 6, "max_epochs": 3, "random_state": 4}
@@ -246,33 +246,6 @@ def test_moments_of_genes_do_not_depend_on_blocks(counts):
 # -------------------------------------------------------------------------------------------------- files and memory
 
 
-def write_h5ad(adata, folder):
-    adata.write_h5ad(folder / "in.h5ad")
-    return folder / "in.h5ad"
-
-
-def write_zarr(adata, folder, zarr_format):
-    with anndata.settings.override(zarr_write_format=zarr_format), warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of anndata and zarr, of formats to come
-        adata.write_zarr(folder / "in.zarr")
-    return folder / "in.zarr"
-
-
-def with_x(adata, x):
-    changed = adata.copy()
-    changed.X = x
-    return changed
-
-
-FORMATS = {
-    "h5ad, CSR": write_h5ad,
-    "h5ad, dense": lambda a, p: write_h5ad(with_x(a, a.X.toarray()), p),
-    "h5ad, integers": lambda a, p: write_h5ad(with_x(a, a.X.astype(np.int64)), p),
-    "h5ad, CSC": lambda a, p: write_h5ad(with_x(a, a.X.tocsc()), p),
-    "zarr 2, CSR": lambda a, p: write_zarr(a, p, 2),
-    "zarr 3, CSR": lambda a, p: write_zarr(a, p, 3),
-    "zarr 3, dense": lambda a, p: write_zarr(with_x(a, a.X.toarray()), p, 3),
-}
 SELECTIONS = {
     "all": {},
     "batches": {"batch_key": "lot", "posterior_sd": True},

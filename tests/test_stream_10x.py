@@ -128,6 +128,13 @@ def test_blocks_are_rows_of_the_whole(tmp_path):
         assert find_counts(cells).reason == find_counts(whole).reason
 
 
+def test_several_are_open_at_once(tmp_path):
+    paths = [write_10x(tmp_path / f"{version}.h5", version=version) for version in (2, 3)]
+    with open_cells(paths[0]) as one, open_cells(paths[1]) as other:
+        assert list(one.root["var"]) != list(other.root["var"])
+        np.testing.assert_array_equal(one.X[:5].toarray(), other.X[:5].toarray())
+
+
 @pytest.mark.parametrize("accident", ["cut short", "other features"])
 def test_damage_gets_one_line(accident, tmp_path):
     path = write_10x(tmp_path / "cells.h5", version=3)

@@ -211,10 +211,14 @@ def open_cells(path: Path, *, stacklevel: int = 1) -> Iterator[StoredCells]:
 
 @contextmanager
 def reopened(path: Path, names: "pd.Index[str]") -> Iterator[StoredCells]:
-    """Open for its counts a file that `open_cells` has opened elsewhere, whose genes have these, unique, `names`."""
+    """Open for its counts a file that `open_cells` has opened elsewhere, whose genes have these, unique, `names`.
+
+    What that warned of is not said again.
+    """
     with ExitStack() as opened:
-        with parsing(path):
-            cells = StoredCells(path, opened.enter_context(_root(path)))
+        with parsing(path), warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)
+            cells = opened.enter_context(_cells(path, stacklevel=1))
         cells.var_names = names
         yield cells
 

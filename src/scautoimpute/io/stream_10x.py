@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from uuid import uuid4
 
 import numpy as np
 
@@ -63,7 +64,9 @@ def cells_of_10x(path: Path, *, stacklevel: int) -> Iterator[StoredCells]:
     from anndata import AnnData
     from anndata.io import write_elem
 
-    with open_hdf5(path) as file, h5py.File("names", "w", driver="core", backing_store=False) as root:
+    # A process may hold several open; files of one name would be one file to HDF5, in memory too
+    in_memory = {"name": f"names {uuid4()}", "driver": "core", "backing_store": False}
+    with open_hdf5(path) as file, h5py.File(mode="w", **in_memory) as root:
         group = group_10x(file)
         with quietly():
             whole = AnnData(obs=_of_cells(group), var=_of_features(group))
