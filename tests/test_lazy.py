@@ -11,6 +11,7 @@ from scipy import sparse
 
 import scautoimpute as sai
 from scautoimpute import AutoImpute, imputed_lazy
+from stored_counts import FORMATS
 
 N_CELLS = 700
 
@@ -61,15 +62,15 @@ def in_memory(adata, model, **options):
     return imputed
 
 
-@pytest.mark.parametrize("source", ["memory", "backed", "read_lazy"])
+@pytest.mark.parametrize("source", ["memory", "backed", "read_lazy", "zarr 2, CSR", "zarr 3, CSR"])
 @pytest.mark.parametrize("layer", [None, "dense", "by_gene"])
-def test_values_are_those_of_the_layer(counts, path, case, source, layer):
+def test_values_are_those_of_the_layer(counts, path, case, source, layer, tmp_path):
     model, options, expected = case
     adata = counts if source == "memory" else None
     if source == "backed":
         adata = anndata.read_h5ad(path, backed="r")
-    elif source == "read_lazy":
-        adata = anndata.experimental.read_lazy(path)
+    elif source != "memory":
+        adata = anndata.experimental.read_lazy(path if source == "read_lazy" else FORMATS[source](counts, tmp_path))
     lazy = imputed_lazy(adata, model, layer=layer, cells_per_chunk=256, **options)
     assert (lazy.shape, lazy.dtype) == (expected.shape, np.float32)
     assert len(lazy.chunks[1]) == 1

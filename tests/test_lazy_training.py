@@ -11,6 +11,7 @@ import scautoimpute as sai
 from scautoimpute import AutoImpute
 from scautoimpute._lazy_counts import LazyRows
 from scautoimpute.io.matrix import named_layers
+from stored_counts import FORMATS
 
 pytestmark = pytest.mark.filterwarnings("ignore:training ended at max_epochs", "ignore:held-out")
 N_CELLS = 700
@@ -25,8 +26,8 @@ def counts():
     return counts
 
 
-def lazily(adata, path):
-    adata.write_h5ad(path)
+def lazily(adata, folder, stored="h5ad, CSR"):
+    path = FORMATS[stored](adata, folder)
     lazy = anndata.experimental.read_lazy(path)
     lazy.X = lazy.X.rechunk((256, -1))
     lazy.layers["dense"] = lazy.layers["dense"].rechunk((300, 25))
@@ -43,14 +44,21 @@ CASES = {
 }
 
 
+LAYERS = [*((case, None) for case in CASES), ("counts", "dense"), ("masked", "dense"), ("counts", "by_gene")]
+ZARR = [(case, layer) for case, layer in LAYERS if case in {"counts", "batches", "masked"}]
+
+
 @pytest.mark.parametrize(
-    ("case", "layer"),
-    [*((case, None) for case in CASES), ("counts", "dense"), ("masked", "dense"), ("counts", "by_gene")],
+    ("stored", "case", "layer"),
+    [
+        *(("h5ad, CSR", *one) for one in LAYERS),
+        *((stored, *one) for stored in ("zarr 2, CSR", "zarr 3, CSR") for one in ZARR),
+    ],
 )
-def test_a_lazy_object_gives_what_memory_gives_to_the_last_bit(counts, case, layer, tmp_path):
+def test_a_lazy_object_gives_what_memory_gives_to_the_last_bit(counts, stored, case, layer, tmp_path):
     objective, options = CASES[case]
     models = [AutoImpute(objective, hidden=5, max_epochs=2, n_networks=None, random_state=0) for _ in range(2)]
-    lazy, wanted = lazily(counts, tmp_path / "cells.h5ad"), counts.copy()
+    lazy, wanted = lazily(counts, tmp_path, stored), counts.copy()
     for adata, model in zip((lazy, wanted), models, strict=True):
         sai.tl.autoimpute(adata, layer=layer, model=model, **options)
     for name in [name for name in named_layers(wanted) if name.startswith("imputed")]:
@@ -76,7 +84,7 @@ def plain(matrix):
 
 
 def test_the_estimator_and_the_choice_of_the_objective(counts, tmp_path):
-    lazy = lazily(counts, tmp_path / "cells.h5ad")
+    lazy = lazily(counts, tmp_path)
     assert sai.tl.objective_for(lazy) == sai.tl.objective_for(counts)
     one, other = (AutoImpute("counts", hidden=5, max_epochs=2).fit(data) for data in (lazy, counts))
     np.testing.assert_array_equal(one.impute(lazy), other.impute(counts))
