@@ -8,6 +8,7 @@ import h5py
 import numpy as np
 import pandas as pd
 import pytest
+import zarr
 from anndata import AnnData
 from scipy import sparse
 from typer.testing import CliRunner
@@ -15,6 +16,7 @@ from typer.testing import CliRunner
 import scautoimpute as sai
 from scautoimpute import AutoImpute, impute_file
 from scautoimpute.cli import app
+from stored_counts import write_zarr
 
 N_CELLS, N_GENES, N_TOP = 700, 60, 24
 pytestmark = pytest.mark.filterwarnings("ignore:(no network stopped|the network did not|training stopped)")
@@ -236,6 +238,41 @@ def test_compression_makes_the_same_file_smaller(counts, models, tmp_path):
     sai.write(adata, tmp_path / "memory.h5ad", compression="gzip")
     with h5py.File(tmp_path / "memory.h5ad") as file:
         assert file["layers/imputed"].compression == "gzip"
+    some = {"output_genes": ["gene_3", "gene_1"]}
+    impute_file(source, output=tmp_path / "some.h5ad", compression="gzip", **some, **options)
+    with h5py.File(tmp_path / "some.h5ad") as file:
+        assert {file[name].compression for name in ("X/data", "layers/dense", "layers/by_gene/data")} == {"gzip"}
+
+
+def compressed(path):
+    """Which arrays of a zarr store are."""
+    members = dict(zarr.open_group(path, mode="r").members(max_depth=None))
+    return {name for name, item in members.items() if hasattr(item, "shape") and item.compressors}
+
+
+@pytest.mark.parametrize("zarr_format", [2, 3])
+@pytest.mark.parametrize("form", [{"dtype": "float16"}, {"sparse_below": 0.5}, {"output_genes": ["gene_3", "gene_1"]}])
+def test_zarr_of_both_formats_is_compressed_or_not(counts, models, zarr_format, form, tmp_path):
+    source, options = write_zarr(counts, tmp_path, zarr_format), {"model": models["masked"], **form}
+    wanted = in_memory(counts, **options)
+    if "output_genes" in form:
+        new = {"X", "layers/dense", "layers/whole", "layers/by_gene", "layers/imputed", "obsm/X_autoimpute"}
+    else:
+        new = {"layers/imputed", "obsm/X_autoimpute"}
+    for compression, found in ((None, new), ("none", set())):
+        path = tmp_path / f"{compression}.zarr"
+        impute_file(source, output=path, compression=compression, **options)
+        assert zarr.open_group(path, mode="r").metadata.zarr_format == zarr_format
+        assert {name for name in new if any(part.startswith(name) for part in compressed(path))} == found
+        result = anndata.read_zarr(path)
+        equal(result, wanted)
+        assert result.layers["imputed"].dtype == form.get("dtype", "float32")
+
+
+def test_a_whole_object_is_written_to_a_zarr_that_is_not_compressed(counts, tmp_path):
+    sai.write(counts, tmp_path / "out.zarr", compression="none")
+    assert not {name for name in compressed(tmp_path / "out.zarr") if name.startswith(("X", "layers", "raw/X", "obsm"))}
+    equal(anndata.read_zarr(tmp_path / "out.zarr"), counts)
 
 
 def test_no_matrix_is_the_embedding_and_the_record_alone(counts, applied, tmp_path):
@@ -287,7 +324,10 @@ def test_what_cannot_be_had_is_refused_in_one_line(counts, models, some, tmp_pat
         ("out.loom", {"matrix": False}, "'out.loom' has no place for matrix=False"),
         ("out.mtx", {"dtype": "float16"}, "'out.mtx' has no place for dtype='float16'"),
         ("out.zarr", {"compression": "gzip"}, "compression= is of .h5ad; .zarr has its own"),
+        ("out.zarr", {"compression": "gzip"}, "leave it out, or choose 'none'"),
         ("out.csv", {"compression": "gzip"}, "write .csv.gz"),
+        ("out.csv.gz", {"compression": "none"}, r"compression= is of .h5ad; .csv.gz .* or write .csv$"),
+        ("out.loom", {"compression": "gzip"}, "leave it out$"),
         ("out.h5ad", {"compression": "lzf"}, "compression='lzf' is not known"),
     ],
 )
@@ -333,6 +373,9 @@ def test_the_command_trains_and_applies_in_every_form(counts, models, some, tmp_
         result = sai.read(tmp_path / "out.h5ad")
         assert ("imputed" in result.layers, "X_autoimpute" in result.obsm) == (False, True)
         assert (told["layer"], told["zeros"]) == (None, None)
+    done, _ = command(source, "-o", tmp_path / "out.zarr", *how, "--compression", "none")
+    assert done.exit_code == 0, done.output
+    assert not any(name.startswith("layers/imputed") for name in compressed(tmp_path / "out.zarr"))
     done = CliRunner().invoke(app, ["impute", *map(str, base), "--no-matrix"])
     assert "the embedding alone, no layer" in done.stdout
 

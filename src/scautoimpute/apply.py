@@ -115,7 +115,8 @@ def impute_file(
         Whether to write a layer at all, or the embedding and the record alone, beside a copy of `source`;
         `scautoimpute.imputed_lazy` then computes what is looked at.
     compression
-        `"gzip"` (level 1, bytes shuffled) for what is new in an ``.h5ad``; zarr always compresses.
+        `"gzip"` (level 1, bytes shuffled) for what is new in an ``.h5ad``, `"none"` for what is new in an ``.h5ad`` or
+        ``.zarr``. By default zarr compresses as it does, and h5ad does not.
     key_added
         Name of the new layer, and of the record in `uns`; what had these names is replaced.
     random_state, checkpoint

@@ -17,26 +17,24 @@ def output_asked(
     output_genes: Path | None,
     sparse: float | None,
     dtype: str,
-    compression: str,
+    compression: str | None,
     matrix: bool,
     sd: bool,
-) -> "tuple[OutputForm, str | None]":
-    """Return the form of the output and the compression, if they go together."""
+) -> "OutputForm":
+    """Return the form of the output, if it goes together with the compression."""
     from .._output_form import OutputForm
     from .._refusals import refuse_form_in
     from ._counts_asked import gene_names
 
-    packed = None if compression == "none" else compression
     names = gene_names(output_genes, "--output-genes")
     form = OutputForm.of(names, sparse_below=sparse, dtype=dtype, matrix=matrix, posterior_sd=sd)
-    refuse_form_in(output, form, packed)
-    return form, packed
+    refuse_form_in(output, form, compression)
+    return form
 
 
 def given_of(asked: dict[str, Any], *, matrix: bool) -> dict[str, Any]:
     """Return by their names on the command line the options that were given, for other methods to refuse."""
-    usual = {"dtype": "float32", "compression": "none"}
-    given = {name: value for name, value in asked.items() if value is not None and value != usual.get(name)}
+    given = {name: value for name, value in asked.items() if value not in {None, "float32"}}
     return given | ({} if matrix else {"no_matrix": True})
 
 

@@ -83,7 +83,9 @@ def impute(
         float | None, typer.Option(metavar="BELOW", help="Do not store values below this, on the scale of the result.")
     ] = None,
     dtype: Annotated[str, typer.Option(help="Of the new layer: float32, or float16 (half the size).")] = "float32",
-    compression: Annotated[str, typer.Option(help="Of what is new in an h5ad: none or gzip.")] = "none",
+    compression: Annotated[
+        str | None, typer.Option(help="Of what is new: none, or gzip in an h5ad (default: h5ad none, zarr its own).")
+    ] = None,
     matrix: Annotated[
         bool, typer.Option("--matrix/--no-matrix", help="Write the layer, or only the embedding and --model.")
     ] = True,
@@ -164,7 +166,7 @@ def impute(
         }
         selected = {"n_top_genes": n_top_genes, "flavor": flavor}
         asked_of = {"output_genes": output_genes, "sparse": sparse, "dtype": dtype, "compression": compression}
-        form, packed = output_asked(output, **asked_of, matrix=matrix, sd=sd)  # type: ignore[arg-type]
+        form = output_asked(output, **asked_of, matrix=matrix, sd=sd)  # type: ignore[arg-type]
         of_counts = {"batch_key": batch_key, "as_batch": as_batch, "depth": depth, "sd": sd}
         check_options(n_top_genes, flavor, scale, seed or 0)
         check_layers(layer, key_added)
@@ -191,7 +193,7 @@ def impute(
         reporting = Reporting(*asked_of_report, seed or 0)
         reporting.check(source, output, model, from_model, overwrite=overwrite)
         files: dict[str, Any] = {"output": output, "overwrite": overwrite, "transpose": transpose}
-        kept: dict[str, Any] = {"form": form, "compression": packed}
+        kept: dict[str, Any] = {"form": form, "compression": compression}
         wanted: dict[str, Any] = {
             "layer": layer,
             "scale": scale,
@@ -215,7 +217,7 @@ def impute(
             }
             refuse_report_of(form, report_path)
             options |= {"layer": layer, "scale": scale, "key_added": key_added, "genes": named, **selected, **of_counts}
-            options |= as_options(form, packed)
+            options |= as_options(form, compression)
             progress = Progress.find(output, options, model=model, resume=resume, of_another=not processes.is_first)
             how: dict[str, Any] = {"training": training, "device": device or "auto", "seed": seed or 0}
             untrained(None, **how)  # refuses settings before anything is read

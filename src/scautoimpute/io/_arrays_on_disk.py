@@ -41,7 +41,7 @@ class CsrOnDisk:
     dtype
         Of its values.
     compression
-        `"gzip"` or None.
+        `"gzip"`, `"none"`, or None for what the format does by default.
     """
 
     def __init__(
@@ -56,7 +56,8 @@ class CsrOnDisk:
                 self._group, part, shape=(0,), dtype=kind, rows=_ENTRIES_PER_CHUNK, compression=compression
             )
             mark(array, "array", "0.2.0")
-        starts = new_array(self._group, "indptr", shape=(shape[0] + 1,), dtype=np.int64)
+        plain = None if compression == "gzip" else compression  # or each block would have its one chunk packed anew
+        starts = new_array(self._group, "indptr", shape=(shape[0] + 1,), dtype=np.int64, compression=plain)
         mark(starts, "array", "0.2.0")
         starts[0:1] = np.zeros(1, dtype=np.int64)
         self._n_rows = self._n_entries = 0

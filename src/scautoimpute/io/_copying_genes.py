@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING, Any
 
 from ._arrays_on_disk import CsrOnDisk, new_dense
-from ._copying import any_strings, copy_attributes
+from ._copying import any_strings, copy_attributes, packing
 from .matrix import CELLS_PER_BLOCK, row_blocks
 from .read import streaming
 
@@ -33,7 +33,7 @@ def copy_genes(
     but
         Names of layers that are left out.
     compression
-        Of the matrices; `"gzip"` or None.
+        Of the matrices; as of `Storage`.
     """
     if cells.X is not None:
         copy_columns(cells.X, target, "X", genes_O, compression)
@@ -54,7 +54,7 @@ def copy_columns(
     if getattr(matrix, "format", None) == "csc":
         from anndata.io import write_elem
 
-        write_elem(group, name, matrix.by_rows()[:, genes_O].tocsc())
+        write_elem(group, name, matrix.by_rows()[:, genes_O].tocsc(), dataset_kwargs=packing(group, compression))
         return
     is_sparse = hasattr(matrix, "format")
     dtype = matrix[0:1].dtype  # half precision is widened where it is sparse

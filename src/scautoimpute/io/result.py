@@ -45,7 +45,7 @@ class Storage:
     genes_O
         Positions of the genes of the output among those of the data; None for all.
     compression
-        `"gzip"` for h5ad, or None.
+        `"gzip"` for h5ad, `"none"`, or None for what the format does by default.
     """
 
     is_sparse: bool

@@ -19,12 +19,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Compression", "check_compression", "check_writable", "suffix_of", "write"]
 
-Compression = Literal["gzip"]
-_OBJECTS: "dict[str, Callable[[AnnData, Path], None]]" = {
-    ".h5ad": write_h5ad,
-    ".zarr": write_zarr,
-    ".loom": write_loom,
-}
+Compression = Literal["none", "gzip"]
+_OBJECTS: dict[str, Callable[..., None]] = {".h5ad": write_h5ad, ".zarr": write_zarr, ".loom": write_loom}
 _MATRICES: dict[str, Callable[..., None]] = {
     ".csv": partial(write_table, separator=","),
     ".csv.gz": partial(write_table, separator=","),
@@ -34,6 +30,7 @@ _MATRICES: dict[str, Callable[..., None]] = {
     ".mtx.gz": partial(write_mtx_folder, gz=True),
 }
 _SUFFIXES = (*_OBJECTS, *_MATRICES)
+_CHOICES = {".h5ad": get_args(Compression), ".zarr": ("none",)}
 _MTX_FILES = {f"{name}{gz}" for name in ("matrix.mtx", "features.tsv", "barcodes.tsv") for gz in ("", ".gz")}
 
 
@@ -70,7 +67,8 @@ def write(
     overwrite
         Replace an output that exists. A folder is replaced only if it holds nothing but what is written here.
     compression
-        `"gzip"` (level 1, bytes shuffled) for the matrices of an ``.h5ad``; the other formats know their own.
+        `"gzip"` (level 1, bytes shuffled) for the matrices of an ``.h5ad``, `"none"` for an ``.h5ad`` or ``.zarr``. By
+        default zarr compresses as it does, and h5ad does not; the other formats know their own.
 
     Raises
     ------
@@ -90,10 +88,8 @@ def write(
     check_compression(compression, suffix)
     matrix = None if layer is None and suffix in _OBJECTS else counts_matrix(adata, layer)
     with complete_or_absent(Path(path).expanduser().resolve()) as beside, _disk_errors(path):
-        if suffix == ".h5ad":
-            write_h5ad(adata, beside, compression=compression)
-        elif suffix in _OBJECTS:
-            _OBJECTS[suffix](adata, beside)
+        if suffix in _OBJECTS:
+            _OBJECTS[suffix](adata, beside, **({"compression": compression} if suffix in _CHOICES else {}))
         else:
             _MATRICES[suffix](adata, row_wise(matrix), beside)
 
@@ -132,12 +128,13 @@ def check_compression(compression: str | None, suffix: str) -> None:
     if compression is None:
         return
     if compression not in get_args(Compression):
-        msg = f"compression={compression!r} is not known: choose 'gzip', or leave it out"
+        msg = f"compression={compression!r} is not known: choose 'gzip' or 'none', or leave it out"
         raise ValueError(msg)
-    if suffix != ".h5ad":
-        msg = f"compression= is of .h5ad; {suffix} has its own: leave it out" + (
-            f", or write {suffix}.gz" if suffix in {".csv", ".tsv", ".mtx"} else ""
-        )
+    if compression not in _CHOICES.get(suffix, ()):
+        instead = {"none": suffix.removesuffix(".gz"), "gzip": f"{suffix}.gz"}[compression]
+        others = f", or write {instead}" if instead in _MATRICES and instead != suffix else ""
+        others = ", or choose 'none'" if suffix == ".zarr" else others
+        msg = f"compression= is of .h5ad; {suffix} has its own: leave it out{others}"
         raise ValueError(msg)
 
 

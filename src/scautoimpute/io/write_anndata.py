@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ._copying import GZIP, any_strings
+from ._copying import GZIP, PLAIN, any_strings
 from .checks import one_line
 from .counted import counted_bytes, counted_store, hdf5_file
 from .matrix import named_layers, row_blocks, rows_per_block
@@ -36,7 +36,7 @@ def write_h5ad(adata: "AnnData", path: Path, *, compression: str | None = None) 
     from anndata.io import write_elem
 
     whole = _writable(adata)
-    packed: dict[str, Any] = {} if compression is None else GZIP
+    packed: dict[str, Any] = GZIP if compression == "gzip" else {}
 
     def store() -> None:
         with (
@@ -54,17 +54,18 @@ def write_h5ad(adata: "AnnData", path: Path, *, compression: str | None = None) 
     _stored(store, ".h5ad")
 
 
-def write_zarr(adata: "AnnData", path: Path) -> None:
+def write_zarr(adata: "AnnData", path: Path, *, compression: str | None = None) -> None:
     """Write a whole object with anndata, in the zarr format that is its default (2 in anndata 0.12, 3 since)."""
     from anndata.io import write_zarr as store
 
     whole = _writable(adata)
+    packed: dict[str, Any] = PLAIN if compression == "none" else {}
     with (
         counted_bytes(_expected_bytes(whole), description="writing") as written,
         counted_store(path, written) as folder,
         without_notices(),
     ):
-        _stored(lambda: store(folder, whole), ".zarr")
+        _stored(lambda: store(folder, whole, **packed), ".zarr")
 
 
 def write_loom(adata: "AnnData", path: Path) -> None:
