@@ -2,8 +2,12 @@
 
 from pathlib import Path
 
+from scautoimpute.evaluation.experiments import EXPERIMENTS
+from scautoimpute.evaluation.settings import PAPER_EXPERIMENTS
 from scautoimpute.methods import METHODS
+from scautoimpute.metrics.zeros import ZERO_RULE
 
+PAPER = Path(__file__).parents[1] / "docs" / "benchmarks" / "paper.md"
 PAGE = Path(__file__).parents[1] / "docs" / "methods.md"
 
 HEAD = """# Methods
@@ -48,6 +52,12 @@ def test_the_page_of_methods_says_what_their_records_say(request):
     if request.config.getoption("--write-docs"):
         PAGE.write_text(page(), encoding="utf-8")
     assert PAGE.read_text(encoding="utf-8") == page(), "run pytest tests/test_docs.py --write-docs"
+
+
+def test_the_page_of_the_papers_experiments_says_how_each_was_done():
+    paragraphs = PAPER.read_text(encoding="utf-8").split("\n\n")
+    assert [name for name in PAPER_EXPERIMENTS if EXPERIMENTS[name].what not in paragraphs] == []
+    assert ZERO_RULE in paragraphs
 
 
 def test_the_readme_names_every_method():

@@ -345,6 +345,18 @@ def test_more_cells_are_not_tried_where_fewer_took_too_long(folder, tmp_path):
     assert results["claims"][-1]["reproduced"] is None
 
 
+def test_resampled_cells_are_called_so_in_every_table(folder, tmp_path, monkeypatch):
+    monkeypatch.setattr("scautoimpute.evaluation.plan.SIZES", (70,))
+    asked = {"methods": ["none"], "experiments": ["scale"], "datasets": ["typed"]}
+    [cell] = reproduce(folder, output=tmp_path / "out", **asked)["cells"]
+    assert [(s["setting"], s["measure"]) for s in cell["scores"]] == [
+        ("70 cells, resampled", "seconds"),
+        ("70 cells, resampled", "peak_gb"),
+    ]
+    with (tmp_path / "out" / "results.csv").open(newline="") as handle:
+        assert {row["setting"] for row in csv.DictReader(handle)} == {"70 cells, resampled"}
+
+
 def test_a_method_that_cannot_run_says_why(tmp_path):
     datasets.simulate(n_cells=12, n_genes=60).write_h5ad(tmp_path / "few.h5ad")
     results = reproduce(

@@ -13,7 +13,7 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 
-from report_results import METHODS, SIZES, TYPES, results
+from report_results import EXPERIMENTS, METHODS, SIZES, TYPES, results
 from scautoimpute.report import Figure, Listing, Prose, Section, Table, Verdict, render, write_page
 from scautoimpute.report._results import MEASURES, Score, marks_of, rows_of
 from scautoimpute.report.figures import COLORS, Axis, Quartiles, bars, boxes, lines, scatter_grid
@@ -324,7 +324,8 @@ def test_the_paper_report_says_what_was_found(paper):
     assert "Of 3 claims, 1 reproduced, 1 not reproduced, 1 not tested here." in paper.read_text()
     heads = [e["text"] for e in page.all("th")]
     assert {"RMSE", *METHODS.values()} - set(heads) == {"RMSE"}
-    assert {f"zeisel, {n:,} cells" for n in SIZES} <= set(heads)
+    assert {f"zeisel, {n:,} cells, resampled" for n in SIZES} <= set(heads)
+    assert "zeisel, 68,000 cells, resampled" in cells  # where the methods that ended without a result are named
     assert heads.count("zeisel, all types") == 1  # the variance has a row for each type; clusters have but one
     assert "Someone & Other, Journal 1:1 (2018)" in cells
     assert any("scautoimpute paper data -o report" in cell for cell in cells)
@@ -391,6 +392,30 @@ def test_the_markdown_holds_the_tables_of_the_report(paper):
         assert len({len(re.findall(r"(?<!\\)\|", line)) for line in table.splitlines()}) == 1
     assert "**" in text
     assert "*timed out*" in text
+
+
+def test_the_markdown_says_how_each_experiment_was_done(paper):
+    text = paper_markdown(results(n_seeds=2, n_points=20))
+    under = dict(part.split("\n", 1) for part in text.split("\n## ")[1:])
+    headings = ("True zeros", "Recovery", "Clusters", "Scale", "Held-out molecules")
+    for experiment, heading in zip(EXPERIMENTS, headings, strict=True):
+        (first,) = [section for title, section in under.items() if title.startswith(heading)]
+        assert first.startswith(f"\nHow {experiment} was done.\n\n")
+    assert "\n\nBelow half a read is zero.\n\n" in under["True zeros (Fig. 2)"]
+    assert under["The claims"].startswith("\nOf 3 claims, 1 reproduced, 1 not reproduced, 1 not tested here.\n\n")
+    assert under["What has no result, and why"].endswith("\n\nAlso:\n\n- trapnell: no labels\n")
+    prose = {e["text"] for e in Page(paper.read_text()).all("p") if "class" not in e}
+    assert len(prose) > len(EXPERIMENTS)
+    assert [words for words in prose if f"\n\n{words}\n" not in text] == []
+
+
+def test_cells_of_a_size_that_were_kept_by_an_earlier_version_are_called_resampled_too():
+    found = results(n_seeds=1, n_points=5)
+    for score in (s for c in found["cells"] if c["experiment"] == "scale" for s in c["scores"]):
+        score["setting"] = score["setting"].removesuffix(", resampled")
+    rows = rows_of(found, "scale", "seconds")
+    assert [row.setting for row in rows] == [f"{n:,} cells, resampled" for n in SIZES]
+    assert rows[-1].reasons == {"als": "timed out", "drimpute": "timed out"}
 
 
 def test_a_report_is_written_of_results_that_are_all_failures(tmp_path):

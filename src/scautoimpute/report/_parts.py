@@ -173,8 +173,10 @@ def zeros(results: Mapping[str, Any], title: str) -> Section:
     """Zeros against bulk expression: silent genes should keep theirs, expressed genes lose them."""
     panels, ticks = _zero_panels(results)
     tables = _scores(results, "zeros", ["zeros_in_silent", "zeros_in_expressed"], "{}, as a fraction.")
+    rule = results["manifest"].get("zero_rule")
+    how: list[Block] = [*_what(results, "zeros"), *([Prose(rule)] if rule else [])]
     if not panels:
-        return Section(title, list(tables))
+        return Section(title, [*how, *tables] if tables else [])
     x, y = Axis("bulk expression, ln(1 + CPM)", ticks=ticks), Axis("fraction of zeros", limits=(-0.04, 1.04))
     figure = Figure(
         partial(lines, panels, x=x, y=y, names=list(titles_of(results).values()), strong=_strong(results)),
@@ -182,8 +184,7 @@ def zeros(results: Mapping[str, Any], title: str) -> Section:
         "Fraction of zeros after imputation against the expression of the genes in bulk; genes that are silent in "
         "bulk stand apart on the left.",
     )
-    rule = results["manifest"].get("zero_rule")
-    return Section(title, [*_what(results, "zeros"), *([Prose(rule)] if rule else []), figure, *tables])
+    return Section(title, [*how, figure, *tables])
 
 
 def _zero_panels(
@@ -298,7 +299,7 @@ def _plain(value: Any) -> str:
 
 
 def _number(setting: str) -> float:
-    """Return the number in a setting like "10 %" or "5,000 cells"."""
+    """Return the number in a setting like "10%" or "5,000 cells, resampled"."""
     return float(re.sub(r"[^\d.]", "", setting))
 
 

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from ..evaluation.experiments.scale import setting_of
 from ..evaluation.scores import best_within_noise
 from .page import Mark
 
@@ -131,7 +132,7 @@ def rows_of(results: Mapping[str, Any], experiment: str, measure: str) -> list[R
     for cell in cells_of(results, experiment):
         own = {s["setting"]: float(s["value"]) for s in cell["scores"] if s["measure"] == f"{measure}_sd"}
         for score in (s for s in cell["scores"] if s["measure"] == measure):
-            row = found.setdefault((dataset_of(cell), score["setting"]), {})
+            row = found.setdefault((dataset_of(cell), setting_asked(cell) or score["setting"]), {})
             run = float(score["value"]), own.get(score["setting"])
             row.setdefault(cell["method"], {})[cell["seed"]] = run
     return _ordered(results, [_row(results, experiment, key, values) for key, values in found.items()])
@@ -171,7 +172,7 @@ def dataset_of(cell: Mapping[str, Any]) -> str:
 def setting_asked(cell: Mapping[str, Any]) -> str:
     """Return the one setting that a cell is about; nothing if it covers all of them."""
     n_cells = cell.get("asked", {}).get("n_cells")
-    return "" if n_cells is None else f"{n_cells:,} cells"
+    return "" if n_cells is None else setting_of(n_cells)
 
 
 def _score(runs: Mapping[int, tuple[float, float | None]]) -> Score:

@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from . import _parts as parts
 from ._tables import markdown
-from .page import Block, Section, Table, Verdict, render, write_page
+from .page import Block, Figure, Listing, Prose, Section, Table, Verdict, render, write_page
 
 __all__ = ["paper_markdown", "write_paper_report"]
 
@@ -29,7 +29,7 @@ def write_paper_report(results: Mapping[str, Any], path: str | Path) -> None:
 
 
 def paper_markdown(results: Mapping[str, Any]) -> str:
-    """Return the tables of the report as Markdown, for the documentation.
+    """Return the words and tables of the report as Markdown, for the documentation.
 
     Parameters
     ----------
@@ -38,13 +38,22 @@ def paper_markdown(results: Mapping[str, Any]) -> str:
 
     Returns
     -------
-    A page with the same sections; what has no table is left out.
+    A page with the same sections, without their figures.
     """
-    lines = [f"# {TITLE}", "", f"{PAPER}. {_footer(results)}"]
+    page = [f"# {TITLE}", f"{PAPER}. {_footer(results)}"]
     for section in _sections(results):
-        tables = [markdown(block) for block in section.blocks if isinstance(block, Table)]
-        lines += ["", f"## {section.title}", *(line for table in tables for line in ("", table))] if tables else []
-    return "\n".join(lines) + "\n"
+        blocks = [_written(block) for block in section.blocks if not isinstance(block, Figure)]
+        page += [f"## {section.title}", *blocks] if blocks else []
+    return "\n\n".join(page) + "\n"
+
+
+def _written(block: Prose | Verdict | Listing | Table) -> str:
+    """Write a block as Markdown."""
+    if isinstance(block, Table):
+        return markdown(block)
+    if isinstance(block, Listing):
+        return "\n".join(f"- {item}" for item in block.items)
+    return "\n\n".join(block.paragraphs) if isinstance(block, Prose) else block.text
 
 
 def _sections(results: Mapping[str, Any]) -> list[Section]:

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from ..trial import Trial, impute_layer
+from ..trial import BY_DEFAULT, Trial, impute_layer
 
 __all__ = ["WHAT", "run"]
 
@@ -18,7 +18,8 @@ WHAT = (
     "A tenth of the molecules of every cell, drawn at random, is set aside, and its number predicted from the other "
     "nine tenths (molecular cross-validation, Batson, Royer & Webber, 2019); mean Poisson deviance per entry, zeros "
     f"included, lower is better. Every prediction is mixed with {FLOOR:.0%} of the gene's frequency in all cells, so "
-    "that a prediction of none costs much, but not everything."
+    "that a prediction of none costs much, but not everything. "
+    f"{BY_DEFAULT}"
 )
 
 

@@ -9,7 +9,7 @@ from ..trial import BY_DEFAULT, FLAVOR, N_TOP_GENES, Trial, impute_layer
 if TYPE_CHECKING:
     from anndata import AnnData
 
-__all__ = ["WHAT", "run"]
+__all__ = ["WHAT", "run", "setting_of"]
 
 WHAT = (
     "RESAMPLED cells: drawn with replacement from a real set, their counts drawn anew from a Poisson distribution "
@@ -25,8 +25,13 @@ def run(trial: Trial) -> dict[str, Any]:
     n_cells = trial.task.asked["n_cells"]
     adata = _resampled(trial.read(), trial.task.data.layer, n_cells, np.random.default_rng([trial.task.seed, 3]))
     _, names = impute_layer(trial, adata, layer=None, scale="counts", n_top_genes="all")  # the draws are in X
-    trial.score(f"{n_cells:,} cells", {"seconds": trial.seconds, "peak_gb": trial.peak_gb})
+    trial.score(setting_of(n_cells), {"seconds": trial.seconds, "peak_gb": trial.peak_gb})
     return {"cells": n_cells, "genes": len(names), "resampled": True, "source": trial.task.data.name}
+
+
+def setting_of(n_cells: int) -> str:
+    """Call so many cells what they are, wherever their number is shown."""
+    return f"{n_cells:,} cells, resampled"
 
 
 def _resampled(adata: "AnnData", layer: str | None, n_cells: int, rng: np.random.Generator) -> "AnnData":
