@@ -103,6 +103,7 @@ def _structure(rng, level, n_points):
     around = rng.normal(0, 5, (len(TYPES), 2)) / level
     boxes = {name: np.sort(rng.normal(-level, 1, 5)).round(3).tolist() for name in TYPES}
     rows = [("all types", "ari", min(level / 2, 1)), ("all types", "ari_sd", 0.02)]
+    rows += [("all cells", "zero_fraction", 0.9 / level)]
     rows += [("all types", name, level / 4 + rng.normal(0, 0.01)) for name in ("silhouette", "silhouette_all_genes")]
     rows += [(name, "log_cv_median", box[2]) for name, box in boxes.items()]
     rows += [("all types", "log_cv_median", float(np.mean([box[2] for box in boxes.values()])))]

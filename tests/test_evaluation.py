@@ -512,4 +512,4 @@ def test_commands_end_in_claims_a_recommendation_and_a_report(folder, tmp_path):
     told = command("evaluate", folder / "typed.h5ad", "-o", tmp_path / "mine", "-m", "none,alra", "--seeds", 1)
     assert told.exit_code == 0, told.output
     assert "The rule." in told.stdout
-    assert (tmp_path / "mine" / "report.html").exists()
+    assert "<h2>Zeros left</h2>" in (tmp_path / "mine" / "report.html").read_text()

@@ -348,6 +348,30 @@ def test_the_report_on_ones_own_data_begins_with_the_recommendation(own):
     assert "Scale" not in [e["text"] for e in page.all("h2")]
 
 
+def test_the_report_on_ones_own_data_counts_the_zeros_left_without_bulk(tmp_path):
+    found = results("evaluation", n_seeds=2, n_points=60)
+    write_evaluation_report(found, tmp_path / "r.html")
+    section = (tmp_path / "r.html").read_text().split("<h2>Zeros left</h2>")[1].split("<h2>")[0]
+    page = Page(section.partition("</section>")[0])
+    assert page.all("p")[0]["text"] == "Below half a read is zero."
+    assert page.all("p")[1]["text"].startswith("Zeros left, as a fraction of all values")
+    heads = [e["text"] for e in page.all("th")]
+    assert heads == ["data set", *METHODS.values(), "blakeley"]
+    left = {title: f"{0.9 / (1 + number / 10):.3f}± 0.000" for number, title in enumerate(METHODS.values())}
+    shown = dict(zip(METHODS.values(), (e["text"] for e in page.all("td")), strict=True))
+    assert shown == left | {"scVI": "failed"}
+
+
+def test_how_own_data_were_imputed_is_said_without_labels_too(tmp_path):
+    found = results("evaluation", n_seeds=1, n_points=60)
+    write_evaluation_report(found, tmp_path / "labels.html")
+    for cell in found["cells"]:
+        cell["scores"] = [s for s in cell["scores"] if s["measure"] not in {"ari", "ari_sd"}]
+    write_evaluation_report(found, tmp_path / "none.html")
+    for name in ("labels", "none"):
+        assert (tmp_path / f"{name}.html").read_text().count("<p>How structure was done.</p>") == 1
+
+
 @pytest.mark.parametrize(
     ("outcomes", "kind"),
     [

@@ -32,6 +32,7 @@ __all__ = [
     "usage",
     "variance",
     "zeros",
+    "zeros_left",
 ]
 
 STRONG = "autoimpute"  # the method whose line is thick
@@ -110,15 +111,16 @@ def variance(results: Mapping[str, Any], title: str) -> Section:
     caption = "{} of the genes within each type; less is not better if real differences between cells went with it."
     tables = _scores(results, "structure", ["log_cv_median"], caption)
     panels = _box_panels(results)
+    how = [] if rows_of(results, "structure", "ari") else _what(results, "structure")  # or the clusters have said it
     if not panels:
-        return Section(title, list(tables))
+        return Section(title, [*how, *tables] if tables else [])
     figure = Figure(
         partial(boxes, panels, x=Axis("ln CV of a gene"), strong=_strong(results)),
         f"Box plots of the coefficient of variation of genes after each method, for {_listed(panels)}.",
         "Coefficient of variation of every gene within a type, natural log: minimum, quartiles, maximum. "
         f"Drawn for the {TYPES_DRAWN} types of each data set with the most cells.",
     )
-    return Section(title, [figure, *tables])
+    return Section(title, [*how, figure, *tables])
 
 
 def _box_panels(results: Mapping[str, Any]) -> dict[str, dict[str, Quartiles]]:
@@ -173,8 +175,7 @@ def zeros(results: Mapping[str, Any], title: str) -> Section:
     """Zeros against bulk expression: silent genes should keep theirs, expressed genes lose them."""
     panels, ticks = _zero_panels(results)
     tables = _scores(results, "zeros", ["zeros_in_silent", "zeros_in_expressed"], "{}, as a fraction.")
-    rule = results["manifest"].get("zero_rule")
-    how: list[Block] = [*_what(results, "zeros"), *([Prose(rule)] if rule else [])]
+    how = [*_what(results, "zeros"), *_zero_rule(results)]
     if not panels:
         return Section(title, [*how, *tables] if tables else [])
     x, y = Axis("bulk expression, ln(1 + CPM)", ticks=ticks), Axis("fraction of zeros", limits=(-0.04, 1.04))
@@ -185,6 +186,18 @@ def zeros(results: Mapping[str, Any], title: str) -> Section:
         "bulk stand apart on the left.",
     )
     return Section(title, [*how, figure, *tables])
+
+
+def _zero_rule(results: Mapping[str, Any]) -> list[Block]:
+    rule = results["manifest"].get("zero_rule")
+    return [Prose(rule)] if rule else []
+
+
+def zeros_left(results: Mapping[str, Any], title: str) -> Section:
+    """Zeros left by each method, where no bulk says which of them are true."""
+    caption = "{}, as a fraction of all values; fewer is not better if genes that are off were filled."
+    tables = _scores(results, "structure", ["zero_fraction"], caption)
+    return Section(title, [*_zero_rule(results), *tables] if tables else [])
 
 
 def _zero_panels(

@@ -75,7 +75,7 @@ MEASURES: Mapping[str, Measure] = {
     "log_cv_median": Measure("median ln CV", 2, None),
     "zeros_in_silent": Measure("zeros kept in silent genes", 3, False),
     "zeros_in_expressed": Measure("zeros left in expressed genes", 3, True),
-    "zero_fraction": Measure("fraction of zeros", 3, None),
+    "zero_fraction": Measure("zeros left", 3, None),
     "seconds": Measure("seconds", None, True, takes_work=True),
     "peak_gb": Measure("peak GB", None, True, takes_work=True),
 }

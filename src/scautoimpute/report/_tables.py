@@ -32,7 +32,7 @@ def score_table(
     The table; a cell without a score says why.
     """
     texts, marks = [], {}
-    whole = {""} if len({row.setting for row in rows}) > 1 else {"", "all types"}  # not worth saying
+    whole = {""} if len({row.setting for row in rows}) > 1 else {"", "all types", "all cells"}  # not worth saying
     for number, row in enumerate(rows):
         head = row.dataset if row.setting in whole | {row.dataset} else f"{row.dataset}, {row.setting}"
         texts.append([head, *(_text(row, method, measure) for method in methods)])

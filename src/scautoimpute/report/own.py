@@ -34,7 +34,7 @@ def _sections(results: Mapping[str, Any]) -> list[Section]:
         parts.clusters(results, "Clusters against the given types"),
         parts.separability(results, "Separability of the given types"),
         parts.variance(results, "Variance"),
-        parts.zeros(results, "Zeros"),
+        parts.zeros_left(results, "Zeros left"),
         parts.usage(results, "Time and memory", experiments=["structure", "recovery"]),
         parts.scale(results, "Scale"),
         parts.failures(results, "What has no result, and why"),
