@@ -150,7 +150,7 @@ def masked_profiles(x: Any, settings: list[Setting], rng: np.random.Generator) -
     from anndata import AnnData
 
     adata = AnnData(sparse.csr_matrix(x, dtype=np.float32))
-    tl.autoimpute(adata, scale="counts", keep_observed=False, random_state=rng)
+    tl.autoimpute(adata, objective="masked", scale="counts", keep_observed=False, random_state=rng)
     yield settings[0], shares(adata.layers["imputed"], gene_frequencies(x))
 
 

@@ -147,6 +147,23 @@ def test_tables_hold_every_score(run):
     assert {"numpy", "torch", "scautoimpute"} <= set(manifest["versions"])
     assert manifest["hardware"]["processor"]
     assert manifest["datasets"]["typed"]["types"] == {"type_1": 15, "type_2": 15, "type_3": 15}
+    assert list(rows[0])[-3:] == ["versions", "hardware", "command"]
+    for row in rows:
+        assert f"scautoimpute {manifest['versions']['scautoimpute']}, numpy {np.__version__}" in row["versions"]
+        assert row["hardware"].startswith(f"processor {manifest['hardware']['processor']}, cores {os.cpu_count()}, ")
+        assert row["command"] == manifest["command"]
+
+
+def test_tables_of_two_runs_can_be_put_together_in_pandas(run, folder, tmp_path):
+    import pandas as pd
+
+    output, _ = run
+    evaluate(folder / "typed.h5ad", output=tmp_path / "out", methods=["none", "scvi"], seeds=1, table_only=True)
+    both = pd.concat([pd.read_csv(at / "results.csv") for at in (output, tmp_path / "out")], ignore_index=True)
+    assert not both[["versions", "hardware", "command"]].isna().any(axis=None)
+    assert both["value"].isna().sum() == (both["status"] == "not run").sum() > 0
+    mean = both.pivot_table(index="dataset", columns="method", values="value")
+    assert list(mean.columns) == sorted(CHEAP)
 
 
 def test_deviance_of_molecules_is_that_of_scikit_learn(folder, tmp_path):

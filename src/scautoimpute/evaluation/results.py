@@ -5,7 +5,7 @@ import json
 import os
 import platform
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
@@ -21,6 +21,7 @@ __all__ = ["COLUMNS", "MEASURES", "manifest_of", "rows", "write_results"]
 
 COLUMNS = (
     "experiment", "dataset", "method", "seed", "setting", "measure", "value", "status", "seconds", "peak_gb", "note",
+    "versions", "hardware", "command",
 )  # fmt: skip
 
 # What each measure is called, and which end of it is better
@@ -42,6 +43,7 @@ MEASURES: dict[str, dict[str, Any]] = {
     "seconds": {"title": "processor time, one thread", "better": "lower", "unit": "s"},
     "peak_gb": {"title": "peak memory", "better": "lower", "unit": "GB"},
 }
+_MADE_WITH = ("versions", "hardware")
 _LIBRARIES = ("numpy", "scipy", "torch", "scikit-learn", "scanpy", "anndata", "magic-impute", "scvi-tools")
 
 
@@ -117,11 +119,17 @@ def _processor() -> str:
     return next(named, platform.processor() or platform.machine())
 
 
-def rows(cells: Sequence[dict[str, Any]]) -> Iterator[dict[str, Any]]:
-    """Yield the tidy rows of `cells`: one for each score, and one without a score for a cell that has none."""
-    for cell in cells:
+def rows(results: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    """Yield the tidy rows of `results`: one for each score, and one without a score for a cell that has none.
+
+    Each ends in what the run was made with, so that the tables of several runs can be put together.
+    """
+    manifest = results["manifest"]
+    made_with = {part: ", ".join(f"{key} {value}" for key, value in manifest[part].items()) for part in _MADE_WITH}
+    for cell in results["cells"]:
         for score in cell["scores"] or [{}]:
-            yield {name: (cell | score).get(name) for name in COLUMNS}
+            row = cell | score | made_with | {"command": manifest["command"]}
+            yield {name: row.get(name) for name in COLUMNS}
 
 
 def write_results(results: dict[str, Any], folder: Path) -> None:
@@ -139,4 +147,4 @@ def write_results(results: dict[str, Any], folder: Path) -> None:
     with complete_or_absent(folder / "results.csv") as beside, beside.open("w", newline="", encoding="utf-8") as handle:
         table = csv.DictWriter(handle, COLUMNS)
         table.writeheader()
-        table.writerows(rows(results["cells"]))
+        table.writerows(rows(results))

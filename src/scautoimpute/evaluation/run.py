@@ -69,7 +69,8 @@ def reproduce(
 
     Returns
     -------
-    What ``results.json`` in `output` holds: ``manifest``, ``cells``, ``claims``. ``results.csv`` is the same, tidy.
+    What ``results.json`` in `output` holds: ``manifest``, ``cells``, ``claims``. ``results.csv`` has a row for each
+    score, or for each cell without one and why, and in its last columns versions, hardware and command of the run.
 
     Raises
     ------
@@ -135,7 +136,8 @@ def evaluate(
 
     Returns
     -------
-    What ``results.json`` in `output` holds: ``manifest``, ``cells``, ``recommendation``.
+    What ``results.json`` in `output` holds: ``manifest``, ``cells``, ``recommendation``; ``results.csv`` as in
+    `reproduce`.
 
     Raises
     ------
