@@ -12,11 +12,13 @@ import subprocess
 import sys
 import tempfile
 import time
+from contextlib import suppress
 from pathlib import Path
 from types import SimpleNamespace
 
 import psutil
 import torch
+from tqdm import tqdm
 
 from scautoimpute.cli import main
 from scautoimpute.model import checkpoint
@@ -48,7 +50,20 @@ def _become(folder, arguments, *streams):
     sys.argv = ["scautoimpute", *map(str, arguments)]
 
 
-def command(folder, arguments, limits, environment):
+def _pause_within(work):
+    """Stop this process, as SIGSTOP does, once the progress bar of that work has moved."""
+    update = tqdm.update
+
+    def paused(bar, n=1):
+        is_first, shown = bar.n == 0, update(bar, n)
+        if bar.desc == work and is_first:
+            os.kill(os.getpid(), signal.SIGSTOP)
+        return shown
+
+    tqdm.update = paused
+
+
+def command(folder, arguments, limits, environment, pause):
     """Run the command line in this process, which is a child; from when `said` is there it may be stopped."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     _become(folder, arguments, folder / "said", folder / "said")
@@ -58,6 +73,8 @@ def command(folder, arguments, limits, environment):
     if "--max-memory" in arguments:  # of little data: counted from nothing, for what libraries take varies by more
         nothing = SimpleNamespace(memory_info=lambda: SimpleNamespace(rss=0))
         psutil.Process = lambda: nothing
+    if pause:
+        _pause_within(pause)
     for name, limit in limits.items():
         resource.setrlimit(getattr(resource, name), (limit, limit))
     try:
@@ -67,12 +84,35 @@ def command(folder, arguments, limits, environment):
         sys.exit(130)
 
 
-def start(folder, arguments, *, limits=None, environment=None):
-    """Start the command line in `folder`, under limits of the module `resource` by their names."""
+def start(folder, arguments, *, limits=None, environment=None, pause=None):
+    """Start the command line in `folder`, under limits of the module `resource` by their names.
+
+    After the first step of the work whose progress bar has the name `pause`, the process waits to be killed or woken.
+    """
     (folder / "said").unlink(missing_ok=True)
-    process = SERVER.Process(target=command, args=(Path(folder), arguments, limits or {}, environment or {}))
+    process = SERVER.Process(target=command, args=(Path(folder), arguments, limits or {}, environment or {}, pause))
     process.start()
     return process
+
+
+class Shell(subprocess.Popen):
+    """The command line as a shell starts it, with what processes of `multiprocessing` are asked."""
+
+    def __init__(self, folder, arguments):
+        words = [sys.executable, "-m", "scautoimpute", *map(str, arguments)]
+        with (folder / "said").open("w") as said:
+            super().__init__(words, cwd=folder, stdout=said, stderr=said, env=os.environ | {"OMP_NUM_THREADS": "1"})
+
+    @property
+    def exitcode(self):
+        return self.poll()
+
+    def is_alive(self):
+        return self.poll() is None
+
+    def join(self, seconds):
+        with suppress(subprocess.TimeoutExpired):
+            self.wait(seconds)
 
 
 def _command_to_its_end(folder, arguments, *streams):
@@ -102,3 +142,28 @@ def wait_for(folder, pattern, process):
     while not list(folder.glob(pattern)):
         assert process.is_alive(), (folder / "said").read_text()
         time.sleep(0.0005)
+
+
+def wait_until_paused(process, folder):
+    """Wait until the process has stopped itself."""
+    while not _is_paused(process):
+        assert process.is_alive(), (folder / "said").read_text()
+        time.sleep(0.0005)
+
+
+def _is_paused(process):
+    try:
+        return psutil.Process(process.pid).status() == psutil.STATUS_STOPPED
+    except psutil.NoSuchProcess:
+        return False
+
+
+def assert_same_files(one, other):
+    """Compare two files, or all files of two folders, byte by byte."""
+    assert files_in(one) == files_in(other)
+    for path in files_in(one):
+        assert (one / path).read_bytes() == (other / path).read_bytes(), path
+
+
+def files_in(path):
+    return sorted(found.relative_to(path) for found in path.rglob("*") if found.is_file()) if path.is_dir() else [""]

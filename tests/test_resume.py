@@ -361,15 +361,18 @@ def assert_complete(folder, reference):
         assert (folder / name).read_bytes() == (reference[0] / name).read_bytes(), name
 
 
-def stop_at_random(folder, reference, n_stops, rng, *more):
-    """Stop as many runs, each going on with the one before; a run that was finished is begun anew."""
-    signals = [signal.SIGKILL, signal.SIGTERM, signal.SIGINT]
-    for index in range(n_stops):
+def stop_at_random(folder, reference, n_stops, *more):
+    """Stop as many runs, each going on with the one before; one that had ended does not count, and is begun anew."""
+    signals, rng = [signal.SIGKILL, signal.SIGTERM, signal.SIGINT], np.random.default_rng(n_stops)
+    n_stopped = 0
+    for _ in range(5 * n_stops):
+        if n_stopped == n_stops:
+            break
         process = start(folder, "--resume", "--overwrite", *more)
         wait_for(folder, "said", process)
         process.join(rng.uniform(0, 1.1) * reference[1])
         if process.is_alive():
-            os.kill(process.pid, signals[index % 3])
+            os.kill(process.pid, signals[n_stopped % 3])
         process.join(100)
         expected = {0, -signal.SIGKILL, -signal.SIGTERM, 130, 143}
         assert process.exitcode in expected, (folder / "said").read_text()
@@ -378,6 +381,9 @@ def stop_at_random(folder, reference, n_stops, rng, *more):
         if process.exitcode == 0:
             (folder / "out.h5ad").unlink()
             (folder / "model").unlink()
+        else:
+            n_stopped += 1
+    assert n_stopped == n_stops
     code, said = finish(start(folder, "--resume", "--overwrite", *more), folder)
     assert code == 0, said
     assert_complete(folder, reference)
@@ -389,12 +395,12 @@ def assert_same(folder, reference):
 
 
 def test_three_stops_at_random(folder, reference):
-    stop_at_random(folder, reference, 3, np.random.default_rng())
+    stop_at_random(folder, reference, 3)
 
 
 @pytest.mark.slow
 def test_twenty_stops_at_random(folder, reference):
-    stop_at_random(folder, reference, 20, np.random.default_rng())
+    stop_at_random(folder, reference, 20)
 
 
 OF_COUNTS = ["--objective", "counts"]  # the last one given is what counts
@@ -402,13 +408,13 @@ OF_COUNTS = ["--objective", "counts"]  # the last one given is what counts
 
 def test_three_stops_at_random_of_counts(folder, tmp_path_factory):
     reference = never_stopped(tmp_path_factory.mktemp("counts"), *OF_COUNTS)
-    stop_at_random(folder, reference, 3, np.random.default_rng(), *OF_COUNTS)
+    stop_at_random(folder, reference, 3, *OF_COUNTS)
 
 
 @pytest.mark.slow
 def test_twenty_stops_at_random_of_counts(folder, tmp_path_factory):
     reference = never_stopped(tmp_path_factory.mktemp("counts"), *OF_COUNTS)
-    stop_at_random(folder, reference, 20, np.random.default_rng(), *OF_COUNTS)
+    stop_at_random(folder, reference, 20, *OF_COUNTS)
 
 
 # Counts that do not fit in what the process may take are staged on disk; small ones too, if it may take too little.
@@ -426,12 +432,12 @@ def of_disk(tmp_path_factory):
 
 
 def test_three_stops_at_random_with_counts_on_disk(folder, of_disk):
-    stop_at_random(folder, of_disk[0], 3, np.random.default_rng(), *of_disk[1])
+    stop_at_random(folder, of_disk[0], 3, *of_disk[1])
 
 
 @pytest.mark.slow
 def test_twenty_stops_at_random_with_counts_on_disk(folder, of_disk):
-    stop_at_random(folder, of_disk[0], 20, np.random.default_rng(), *of_disk[1])
+    stop_at_random(folder, of_disk[0], 20, *of_disk[1])
 
 
 def test_other_counts_on_disk_are_refused_by_name(folder, of_disk):

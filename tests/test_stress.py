@@ -2,6 +2,7 @@
 
 import os
 import re
+import resource
 import shutil
 import subprocess
 import sys
@@ -9,13 +10,15 @@ import warnings
 from types import SimpleNamespace
 
 import anndata
+import h5py
 import numpy as np
+import psutil
 import pytest
 import zarr
 from anndata import AnnData
 from scipy import sparse
 
-from real_process import finish, start, wait_for
+from real_process import assert_same_files, finish, start, wait_for
 from scautoimpute import read
 from scautoimpute._staging import working_bytes
 
@@ -25,9 +28,8 @@ LONGER = ["--max-epochs", "20"]  # enough for something to happen meanwhile
 N_CELLS, N_GENES = 1200, 150
 
 
-@pytest.fixture(scope="module")
-def adata():
-    """Counts of four kinds of cells."""
+def four_kinds_of_cells():
+    """Counts of cells."""
     rng = np.random.default_rng(0)
     rate = rng.gamma(0.3, 1.0, (4, N_GENES))[np.arange(N_CELLS) % 4]
     x = sparse.csr_matrix(rng.poisson(rate).astype(np.float32))
@@ -37,10 +39,28 @@ def adata():
     return adata
 
 
+@pytest.fixture(scope="module")
+def adata():
+    return four_kinds_of_cells()
+
+
 def write_zarr(adata, path, **options):
     with anndata.settings.override(zarr_write_format=3), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of anndata and zarr, of formats to come
         adata.write_zarr(path, **options)
+
+
+def write_10x(adata, path):
+    """As Cell Ranger 3 does."""
+    x = sparse.csr_array(adata.X)
+    with h5py.File(path, "w") as file:
+        matrix = file.create_group("matrix")
+        matrix["data"], matrix["indices"], matrix["indptr"] = x.data.astype(np.int32), x.indices, x.indptr
+        matrix["shape"], matrix["barcodes"] = np.array(x.shape[::-1]), adata.obs_names.to_numpy(dtype="S")
+        for name in ("id", "name"):
+            matrix[f"features/{name}"] = adata.var_names.to_numpy(dtype="S")
+        for name, value in (("feature_type", "Gene Expression"), ("genome", "GRCh38")):
+            matrix[f"features/{name}"] = np.array([value] * adata.n_vars, dtype="S")
 
 
 @pytest.fixture
@@ -144,12 +164,6 @@ def test_a_full_disk_while_writing(folder, disk, name):
     assert_same_files(small / name, folder / name)
 
 
-def assert_same_files(one, other):
-    paths = sorted(path.relative_to(one) for path in one.rglob("*") if path.is_file()) if one.is_dir() else [""]
-    for path in paths:
-        assert (one / path).read_bytes() == (other / path).read_bytes(), path
-
-
 def test_a_disk_that_cannot_be_written_to(folder, disk):
     closed = disk("2m")
     disk("2m", "ro")
@@ -225,6 +239,7 @@ def remove_chunk(path):
 
 DAMAGES = {
     "h5ad cut short": ("cells.h5ad", truncate),
+    "10x cut short": ("cells.h5", truncate),
     "zarr chunk cut short": ("cells.zarr", truncate_chunk),
     "zarr chunk removed": ("cells.zarr", remove_chunk),
     "zarr removed": ("cells.zarr", shutil.rmtree),
@@ -241,6 +256,8 @@ def test_a_file_that_is_damaged_while_it_is_trained_on(adata, folder, wanted, da
         write_zarr(adata, source)
     elif name == "dense.zarr":
         write_zarr(AnnData(adata.X.toarray(), obs=adata.obs, var=adata.var), source, chunks=(100, N_GENES))
+    elif name == "cells.h5":
+        write_10x(adata, source)
     aside = kept_aside(source)
     before = names_in(folder)
     line = failed_with(damaged_while_trained_on(folder, lambda: act(source), source=name), folder)
@@ -302,3 +319,41 @@ def test_a_machine_with_little_memory(folder):
     assert names_in(folder) <= {"cells.h5ad", ".out.h5ad.progress"}
     succeeded(impute(folder, *EPOCHS, limits={"RLIMIT_DATA": 10**9}), folder)
     assert names_in(folder) == {"cells.h5ad", "out.h5ad"}
+
+
+@pytest.mark.skipif(not hasattr(resource, "prlimit"), reason="limits of another process are Linux's")
+def test_memory_that_ends_in_mid_run(adata, tmp_path):
+    """As if others had taken the rest of it when there was a checkpoint."""
+    wide = ["--hidden", "10000", "--max-epochs", "6"]
+
+    def short(folder):
+        process = impute(folder, *wide)
+        wait_for(folder, ".out.h5ad.progress/training/[!.]*.safetensors", process)
+        limit = psutil.Process(process.pid).memory_info().data + 4_000_000  # no room for the weights, some for all else
+        resource.prlimit(process.pid, resource.RLIMIT_DATA, (limit, limit))
+        return process
+
+    assert "; go on with: scautoimpute impute " in fails_for_want_of_memory(adata, tmp_path, wide, short)
+
+
+@pytest.mark.slow
+def test_a_machine_with_1_gb(adata, tmp_path):
+    wide = ["--hidden", "40000", "--max-epochs", "1"]
+    limits = {"RLIMIT_DATA": 10**9}
+    fails_for_want_of_memory(adata, tmp_path, wide, lambda folder: impute(folder, *wide, limits=limits))
+
+
+def fails_for_want_of_memory(adata, tmp_path, options, short):
+    """The line that a run ends with; the same command, where there is enough, goes on to what a whole run gives."""
+    whole, stopped = tmp_path / "whole", tmp_path / "stopped"
+    for folder in (whole, stopped):
+        folder.mkdir()
+        adata[:300].write_h5ad(folder / "cells.h5ad")
+    line = failed_with(short(stopped), stopped)
+    assert line.startswith("error: the memory does not suffice (")
+    assert names_in(stopped) <= {"cells.h5ad", ".out.h5ad.progress"}
+    succeeded(impute(stopped, *options, "--resume"), stopped)
+    succeeded(impute(whole, *options), whole)
+    assert_same_files(stopped / "out.h5ad", whole / "out.h5ad")
+    assert names_in(stopped) == {"cells.h5ad", "out.h5ad"}
+    return line

@@ -96,8 +96,12 @@ def _way_on(error: BaseException) -> str:
     return next((note for note in getattr(error, "__notes__", []) if GO_ON in note), "")
 
 
-# What it raises where memory ends is a RuntimeError, without a class of its own
-_OF_TORCH = re.compile(r"allocate memory(?:: you tried to allocate (\d+) bytes)?|out of memory", re.IGNORECASE)
+# What it raises where memory ends, also that of oneDNN or of a thread, is a RuntimeError without a class of its own
+_OF_TORCH = re.compile(
+    r"allocate memory(?:: you tried to allocate (\d+) bytes)?|out of memory|could not create a primitive$|"
+    r"can't start new thread",
+    re.IGNORECASE,
+)
 
 
 def _in_words(error: Exception) -> str:

@@ -115,8 +115,9 @@ class StoredCells:
         return (self.block(layer, rows) for rows in row_blocks(self.by_rows(layer), size))
 
     def block(self, layer: str | None, rows: slice) -> Any:
-        """Return the counts of some cells as a canonical ``csr_array``."""
+        """Return the counts of some cells as a canonical ``csr_array``; refuse those of a file that was written to."""
         block = _block(self.by_rows(layer), rows)
+        self.refuse_changed()  # or training would go on from what was cut off, and be kept to go on with
         block.sum_duplicates()
         block.eliminate_zeros()
         return block

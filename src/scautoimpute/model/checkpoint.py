@@ -27,6 +27,7 @@ from ..io.complete import complete_or_absent
 from ..io.write import check_writable
 from .processes import current
 from .settings import MANY_CELLS, Settings
+from .tensors import safetensors_of
 
 __all__ = ["MANIFEST", "Checkpoint", "NetworkFile", "Resumable", "digest_of", "open_checkpoint", "write_progress"]
 
@@ -221,8 +222,6 @@ def _start_anew(folder: Path) -> str:
 
 
 def _write(path: Path, groups: Groups, values: dict[str, Any]) -> None:
-    from safetensors.torch import save
-
     tensors = {
         f"{group}/{name}": tensor.detach().cpu().contiguous()
         for group, named in groups.items()
@@ -231,7 +230,7 @@ def _write(path: Path, groups: Groups, values: dict[str, Any]) -> None:
     text = json.dumps(values)
     header = {"values": text, "crc32": _checksum(tensors, text)}
     with _ONE_AT_A_TIME:
-        write_progress(path, save(tensors, metadata={KEY: json.dumps(header)}))
+        write_progress(path, safetensors_of(tensors, {KEY: json.dumps(header)}))
 
 
 def write_progress(path: Path, content: bytes) -> None:

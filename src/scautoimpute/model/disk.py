@@ -41,10 +41,9 @@ _OTHER_KINDS = {b"PK\x03\x04": "a zip archive, as torch.save writes", b"\x80": "
 
 def write_model(path: Path, model: "MaskedModel | PaperModel | CountsModel", description: dict[str, Any]) -> None:
     """Write beside `path` and rename."""
-    from safetensors.torch import save
-
     from .. import __version__
     from .state import model_state
+    from .tensors import safetensors_of
 
     tensors, values = model_state(model)
     header = {"format_version": FORMAT_VERSION, "package_version": __version__, "model": values} | description
@@ -52,7 +51,7 @@ def write_model(path: Path, model: "MaskedModel | PaperModel | CountsModel", des
     path = path.expanduser().resolve()
     check_writable(path, overwrite=True, any_suffix=True)
     with complete_or_absent(path) as beside:
-        beside.write_bytes(save(tensors, metadata={KEY: text}))
+        beside.write_bytes(safetensors_of(tensors, {KEY: text}))
 
 
 def read_model(path: Path) -> "tuple[MaskedModel | PaperModel | CountsModel, dict[str, Any]]":
