@@ -20,6 +20,7 @@ import psutil
 import torch
 from tqdm import tqdm
 
+from scautoimpute._staging import _FIRST_STEP
 from scautoimpute.cli import main
 from scautoimpute.model import checkpoint
 
@@ -71,7 +72,7 @@ def command(folder, arguments, limits, environment, pause):
     tempfile.tempdir = None  # as in a new process, which asks the environment
     checkpoint.SECONDS_BETWEEN, checkpoint.LARGEST_SHARE = 0.02, 0.5
     if "--max-memory" in arguments:  # of little data: counted from nothing, for what libraries take varies by more
-        nothing = SimpleNamespace(memory_info=lambda: SimpleNamespace(rss=0))
+        nothing = SimpleNamespace(memory_info=lambda: SimpleNamespace(rss=-_FIRST_STEP))
         psutil.Process = lambda: nothing
     if pause:
         _pause_within(pause)
