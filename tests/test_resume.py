@@ -17,7 +17,7 @@ from scipy import sparse
 from typer.testing import CliRunner
 
 import real_process
-from real_process import finish, wait_for
+from real_process import finish, wait_for, wait_until_paused
 from scautoimpute import AutoImpute, tl
 from scautoimpute._lock import sole_owner
 from scautoimpute._staging import working_bytes
@@ -329,9 +329,10 @@ def test_what_dead_processes_left_is_removed(tmp_path):
 OPTIONS = ["--objective", "masked", "--hidden", "8", "--max-epochs", "15", "--seed", "5", "--model", "model"]
 
 
-def start(folder, *more, file_size=None):
+def start(folder, *more, file_size=None, pause=None):
     limits = {"RLIMIT_FSIZE": file_size} if file_size else {}
-    return real_process.start(folder, ["impute", "cells.h5ad", "-o", "out.h5ad", *OPTIONS, *more], limits=limits)
+    arguments = ["impute", "cells.h5ad", "-o", "out.h5ad", *OPTIONS, *more]
+    return real_process.start(folder, arguments, limits=limits, pause=pause)
 
 
 def never_stopped(folder, *more):
@@ -464,8 +465,8 @@ def test_other_counts_on_disk_are_refused_by_name(folder, of_disk):
 
 
 def test_killed_while_writing(folder, reference):
-    process = start(folder)
-    wait_for(folder, ".out.partial-*", process)
+    process = start(folder, pause="imputing")
+    wait_until_paused(process, folder)
     process.kill()
     finish(process, folder)
     assert len(list(folder.glob(".out.partial-*"))) == 1
