@@ -18,8 +18,7 @@ Cells are RESAMPLED from a real count set: drawn with replacement, counts drawn 
 of the whole process, from its start to the written file; where a case ran more than once, all figures are medians. The
 floor is what the matrix products alone would take at the measured rate of large ones, and what reading the input and
 writing the output would at that of the disk, both without anything else; the share is that of the larger of the two in
-the seconds found. The load is that of the minute before a run began, to which the run before it, on the
-same two cores, adds one to two."""
+the seconds found. The load is that of the minute before a run began, to which the run before it adds."""
 
 
 def write_tables(rows: Sequence[Any], path: Path) -> str:

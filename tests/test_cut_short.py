@@ -7,6 +7,7 @@ import signal
 import pytest
 
 from real_process import assert_same_files, finish, wait_for, wait_until_paused
+from stored_counts import write_10x_h5, write_h5ad
 from test_stress import (
     LONGER,
     SLOW,
@@ -17,7 +18,6 @@ from test_stress import (
     names_in,
     succeeded,
     truncate,
-    write_10x,
 )
 
 STAGING, WRITING = "reading", "imputing"  # what their progress bars are called
@@ -34,7 +34,7 @@ def source(request):
 def undisturbed(source, tmp_path_factory):
     """The folder of a run that nothing happens to."""
     folder, adata = tmp_path_factory.mktemp("undisturbed"), four_kinds_of_cells()
-    write_10x(adata, folder / source) if source == "cells.h5" else adata.write_h5ad(folder / source)
+    (write_10x_h5 if source == "cells.h5" else write_h5ad)(adata, folder).rename(folder / source)
     succeeded(run(folder, source), folder)
     return folder
 

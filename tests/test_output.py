@@ -16,6 +16,7 @@ from typer.testing import CliRunner
 import scautoimpute as sai
 from scautoimpute import AutoImpute, impute_file
 from scautoimpute.cli import app
+from scautoimpute.cli._output_asked import given_of
 from stored_counts import write_zarr
 
 N_CELLS, N_GENES, N_TOP = 700, 60, 24
@@ -407,3 +408,12 @@ def test_a_report_of_an_applied_model_needs_no_layer(counts, models, tmp_path):
     done, _ = command(source, "-o", tmp_path / "out.h5ad", *applied, "--report", tmp_path / "report.html")
     assert done.exit_code == 0, done.output
     assert "not counted: no layer was written" in (tmp_path / "report.html").read_text()
+
+
+def test_of_another_method_each_option_of_the_output_that_was_given_is_refused(tmp_path):
+    asked = ["impute", "none.h5ad", "-o", tmp_path / "out.h5ad", "--method", "knn"]
+    for given in (["--compression", "none"], ["--dtype", "float16"], ["--no-matrix"]):
+        done = CliRunner().invoke(app, list(map(str, [*asked, *given])))
+        assert done.exit_code != 0
+        assert given[0] in str(done.exception) + done.output
+    assert given_of({"dtype": "float32", "compression": "float32"}, matrix=True) == {"compression": "float32"}

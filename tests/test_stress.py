@@ -10,7 +10,6 @@ import warnings
 from types import SimpleNamespace
 
 import anndata
-import h5py
 import numpy as np
 import psutil
 import pytest
@@ -21,6 +20,7 @@ from scipy import sparse
 from real_process import assert_same_files, finish, start, wait_for
 from scautoimpute import read
 from scautoimpute._staging import working_bytes
+from stored_counts import write_10x_h5
 
 OPTIONS = ["--objective", "counts", "--hidden", "8", "--n-networks", "1", "--seed", "5"]
 EPOCHS = ["--max-epochs", "4"]
@@ -48,19 +48,6 @@ def write_zarr(adata, path, **options):
     with anndata.settings.override(zarr_write_format=3), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of anndata and zarr, of formats to come
         adata.write_zarr(path, **options)
-
-
-def write_10x(adata, path):
-    """As Cell Ranger 3 does."""
-    x = sparse.csr_array(adata.X)
-    with h5py.File(path, "w") as file:
-        matrix = file.create_group("matrix")
-        matrix["data"], matrix["indices"], matrix["indptr"] = x.data.astype(np.int32), x.indices, x.indptr
-        matrix["shape"], matrix["barcodes"] = np.array(x.shape[::-1]), adata.obs_names.to_numpy(dtype="S")
-        for name in ("id", "name"):
-            matrix[f"features/{name}"] = adata.var_names.to_numpy(dtype="S")
-        for name, value in (("feature_type", "Gene Expression"), ("genome", "GRCh38")):
-            matrix[f"features/{name}"] = np.array([value] * adata.n_vars, dtype="S")
 
 
 @pytest.fixture
@@ -257,7 +244,7 @@ def test_a_file_that_is_damaged_while_it_is_trained_on(adata, folder, wanted, da
     elif name == "dense.zarr":
         write_zarr(AnnData(adata.X.toarray(), obs=adata.obs, var=adata.var), source, chunks=(100, N_GENES))
     elif name == "cells.h5":
-        write_10x(adata, source)
+        write_10x_h5(adata, folder).rename(source)
     aside = kept_aside(source)
     before = names_in(folder)
     line = failed_with(damaged_while_trained_on(folder, lambda: act(source), source=name), folder)

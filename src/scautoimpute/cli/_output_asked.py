@@ -8,6 +8,7 @@ if TYPE_CHECKING:
 
 __all__ = ["as_options", "given_of", "output_asked", "refuse_report_of"]
 
+_USUAL = ("dtype", "float32")
 _INSTEAD = {"output_genes": "--output-genes", "dtype": "--dtype float16", "matrix": "--no-matrix"}
 
 
@@ -34,7 +35,7 @@ def output_asked(
 
 def given_of(asked: dict[str, Any], *, matrix: bool) -> dict[str, Any]:
     """Return by their names on the command line the options that were given, for other methods to refuse."""
-    given = {name: value for name, value in asked.items() if value not in {None, "float32"}}
+    given = {name: value for name, value in asked.items() if value is not None and (name, value) != _USUAL}
     return given | ({} if matrix else {"no_matrix": True})
 
 

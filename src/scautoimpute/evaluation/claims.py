@@ -8,14 +8,13 @@ import statistics
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from .scores import Column, best_within_noise, columns, difference
+from .scores import FLOORS, Column, best_within_noise, columns, difference
 
 __all__ = ["SUBJECT", "claims_of"]
 
 SUBJECT = "autoimpute"
 _PUBLISHED = "autoimpute-paper"
 _NO_METHOD = "none"
-_FLOORS = (_NO_METHOD, "gene_mean", "gene_cell_bias")  # no rivals: they run on any number of cells
 _MOST_EXCEPTIONS = 6  # named; the table has them all
 
 _Claim = tuple[str, bool | None]  # what was found here, and whether it is what the paper says
@@ -191,5 +190,5 @@ def _scale(cells: Sequence[Mapping[str, Any]]) -> _Claim:
     others = "; ".join(f"{', '.join(dict.fromkeys(names))} {why}" for why, names in stopped.items())
     how = f"{largest:,} resampled cells: {SUBJECT} {ended[SUBJECT]}; of the others {', '.join(done) or 'none'} done"
     found = f"{how}; {others or 'none that was tried did not end'}."
-    is_alone = ended[SUBJECT] == "done" and set(done) <= set(_FLOORS)
+    is_alone = ended[SUBJECT] == "done" and set(done) <= set(FLOORS)  # which run on any number of cells
     return found, is_alone and "out of memory" in stopped

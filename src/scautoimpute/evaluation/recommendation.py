@@ -5,13 +5,12 @@ import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from .scores import Column, best_within_noise, columns, difference
+from .scores import FLOORS, Column, best_within_noise, columns, difference
 
 __all__ = ["RULE", "recommendation_of"]
 
 _FLOOR, _NONE = "gene_cell_bias", "none"
 _LEAST = 0.01  # a gain that is worth it: of RMSE and deviance this share, of ARI and silhouette so much
-_FLOORS = ("none", "gene_mean", "gene_cell_bias")
 
 RULE = (
     "The rule. Recovery: a method helps if its RMSE at hidden entries (10 %) is below that of gene and cell effects "
@@ -62,7 +61,7 @@ def recommendation_of(results: Mapping[str, Any]) -> str:
 
 def _lowest_floor(column: Column) -> str:
     """Where there is no structure, the mean of each gene foretells far more than the counts as they are."""
-    there = [name for name in _FLOORS if name in column]
+    there = [name for name in FLOORS if name in column]
     return best_within_noise(column, lower=True, among=there)[0] if there else _NONE
 
 
@@ -73,7 +72,7 @@ def _finding(
     purpose: str, column: Column, *, floor: str, lower: bool, halves: Sequence[Column] | None = None
 ) -> _Finding | None:
     """Compare the best method with the floor; None where that was not run. `halves` are for what seeds do not vary."""
-    rivals = [name for name in column if name not in _FLOORS]
+    rivals = [name for name in column if name not in FLOORS]
     if floor not in column or not rivals:
         return None
     best, tied = best_within_noise(column, lower=lower, among=rivals)

@@ -5,7 +5,9 @@ import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-__all__ = ["Column", "best_within_noise", "columns", "difference"]
+__all__ = ["FLOORS", "Column", "best_within_noise", "columns", "difference"]
+
+FLOORS = ("none", "gene_mean", "gene_cell_bias")  # what every method has to beat
 
 Column = dict[str, dict[int, float]]  # method → seed → score
 

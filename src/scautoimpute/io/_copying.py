@@ -16,8 +16,8 @@ from .matrix import row_blocks
 from .read import streaming
 
 # Higher levels take longer and save nothing of estimates, whose low bits are as good as random
-GZIP: dict[str, Any] = {"compression": "gzip", "compression_opts": 1, "shuffle": True}
-PLAIN: dict[str, Any] = {"compressors": None}  # as zarr calls it
+_GZIP: dict[str, Any] = {"compression": "gzip", "compression_opts": 1, "shuffle": True}
+_PLAIN: dict[str, Any] = {"compressors": None}  # as zarr calls it
 _VALUES_PER_PIECE = 4_000_000
 _TEXTS_PER_PIECE = 100_000
 # Groups of which each member is an element of its own; others, such as categories, anndata reads and writes as one.
@@ -148,7 +148,7 @@ def new_array(
     compression: str | None = None,
 ) -> Any:
     """Make an array that can grow, in chunks of `rows` rows (by default of about a million values)."""
-    packed = packing(group, compression)
+    packed = packing(compression, hdf5=is_hdf5(group))
     row = max(1, int(np.prod(shape[1:], dtype=np.int64)))
     rows = rows or max(1, min(_VALUES_PER_PIECE // 4 // row, max(shape[0], 1)))
     chunks = (rows, *(max(1, size) for size in shape[1:]))
@@ -157,11 +157,11 @@ def new_array(
     return group.create_dataset(name, shape=shape, dtype=dtype, chunks=chunks, maxshape=(None, *shape[1:]), **packed)
 
 
-def packing(group: Any, compression: str | None) -> dict[str, Any]:
+def packing(compression: str | None, *, hdf5: bool) -> dict[str, Any]:
     """Return the options of new arrays: `"gzip"` is for HDF5, which else has `"none"`; zarr else does as it chooses."""
-    if is_hdf5(group):
-        return GZIP if compression == "gzip" else {}
-    return PLAIN if compression == "none" else {}
+    if hdf5:
+        return _GZIP if compression == "gzip" else {}
+    return _PLAIN if compression == "none" else {}
 
 
 def _attribute(value: Any, *, json: bool) -> Any:

@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING, Any
 
 from ._arrays_on_disk import CsrOnDisk, new_dense
-from ._copying import any_strings, copy_attributes, packing
+from ._copying import any_strings, copy_attributes, is_hdf5, packing
 from .matrix import CELLS_PER_BLOCK, row_blocks
 from .read import streaming
 
@@ -54,7 +54,8 @@ def copy_columns(
     if getattr(matrix, "format", None) == "csc":
         from anndata.io import write_elem
 
-        write_elem(group, name, matrix.by_rows()[:, genes_O].tocsc(), dataset_kwargs=packing(group, compression))
+        packed = packing(compression, hdf5=is_hdf5(group))
+        write_elem(group, name, matrix.by_rows()[:, genes_O].tocsc(), dataset_kwargs=packed)
         return
     is_sparse = hasattr(matrix, "format")
     dtype = matrix[0:1].dtype  # half precision is widened where it is sparse

@@ -108,7 +108,7 @@ class StoredCells:
 
     def stays_on_disk(self, layer: str | None) -> bool:
         """Whether rows of the counts are read when they are asked for, rather than the whole before."""
-        return getattr(self._counts(layer)[0], "format", "csr") == "csr"
+        return _is_by_rows(self._counts(layer)[0])
 
     def rows(self, layer: str | None, size: int) -> Iterator[Any]:
         """Yield the counts as canonical ``csr_array``s of `size` cells, fewer in the last."""
@@ -284,9 +284,14 @@ def _index(frame: Any) -> Any:
     return index if hasattr(index, "shape") else index["values"]
 
 
+def _is_by_rows(matrix: Any) -> bool:
+    """Whether rows can be taken of a stored matrix, which is dense or stored by rows."""
+    return getattr(matrix, "format", "csr") == "csr"
+
+
 def _row_wise(matrix: StoredMatrix, path: Path) -> Any:
     """Return a stored matrix that rows can be taken of; one stored by columns is read as a whole."""
-    if getattr(matrix, "format", "csr") == "csr":
+    if _is_by_rows(matrix):
         return matrix
     warnings.warn(
         f"the counts in {path} are stored by genes (CSC), so their non-zeros are read into memory at once: "

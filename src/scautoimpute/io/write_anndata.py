@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ._copying import GZIP, PLAIN, any_strings
+from ._copying import any_strings, packing
 from .checks import one_line
 from .counted import counted_bytes, counted_store, hdf5_file
 from .matrix import named_layers, row_blocks, rows_per_block
@@ -36,7 +36,7 @@ def write_h5ad(adata: "AnnData", path: Path, *, compression: str | None = None) 
     from anndata.io import write_elem
 
     whole = _writable(adata)
-    packed: dict[str, Any] = GZIP if compression == "gzip" else {}
+    packed = packing(compression, hdf5=True)
 
     def store() -> None:
         with (
@@ -59,7 +59,7 @@ def write_zarr(adata: "AnnData", path: Path, *, compression: str | None = None) 
     from anndata.io import write_zarr as store
 
     whole = _writable(adata)
-    packed: dict[str, Any] = PLAIN if compression == "none" else {}
+    packed = packing(compression, hdf5=False)
     with (
         counted_bytes(_expected_bytes(whole), description="writing") as written,
         counted_store(path, written) as folder,
