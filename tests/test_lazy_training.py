@@ -1,5 +1,7 @@
 """Training on counts that are dask arrays: the bytes of memory, with a chunk of the counts in memory at a time."""
 
+import tempfile
+
 import anndata
 import dask.array
 import numpy as np
@@ -8,13 +10,15 @@ import pytest
 from scipy import sparse
 
 import scautoimpute as sai
-from scautoimpute import AutoImpute
+from scautoimpute import AutoImpute, _staging
 from scautoimpute._lazy_counts import LazyRows
 from scautoimpute.io.matrix import named_layers
+from scautoimpute.model.counts_store import CountsStore
 from stored_counts import FORMATS
 
 pytestmark = pytest.mark.filterwarnings("ignore:training ended at max_epochs", "ignore:held-out")
 N_CELLS = 700
+OPENED = CountsStore._opened
 
 
 @pytest.fixture(scope="module")
@@ -112,6 +116,25 @@ def test_no_more_than_a_chunk_is_in_memory(counts):
     lazy.X = dask.array.from_array(watched, chunks=(100, -1), asarray=False, meta=meta)
     sai.tl.autoimpute(lazy, model=AutoImpute("counts", hidden=5, max_epochs=2), matrix=False)
     assert watched.most == 100
+
+
+@pytest.mark.parametrize(("objective", "n_cells"), [("counts", N_CELLS), ("masked", 5100)])
+def test_much_is_kept_on_disk_among_the_temporary_files(objective, n_cells, counts, tmp_path, monkeypatch):
+    monkeypatch.setattr(_staging, "_SMALL", 0)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    counts = anndata.AnnData(counts.X[np.arange(n_cells) % N_CELLS], var=counts.var)
+    opened = []
+    monkeypatch.setattr(CountsStore, "_opened", lambda store, folder: opened.append(folder) or OPENED(store, folder))
+    lazy = counts.copy()
+    lazy.X = dask.array.from_array(counts.X.toarray(), chunks=(256, -1))
+    layers = []
+    for adata in (lazy, counts):
+        model = AutoImpute(objective, hidden=5, max_epochs=2, n_folds=None if objective == "counts" else 1)
+        sai.tl.autoimpute(adata, model=model, n_top_genes=30)
+        layers.append(plain(adata.layers["imputed"]))
+    np.testing.assert_array_equal(*layers)
+    assert opened
+    assert set(opened) == {tmp_path}
 
 
 def test_rows_are_those_of_scipy(counts):

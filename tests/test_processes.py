@@ -5,6 +5,7 @@ import pickle
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -25,10 +26,12 @@ from scautoimpute._counts_facts import CountsFacts
 from scautoimpute._stored_counts import StoredCounts
 from scautoimpute.cli import main
 from scautoimpute.datasets import simulate
+from scautoimpute.errors import LostProcessError
 from scautoimpute.io.stream import open_cells
 from scautoimpute.model import checkpoint as checkpoint_module
 from scautoimpute.model.checkpoint import Checkpoint
 from scautoimpute.model.counts_fit import fit_counts
+from scautoimpute.model.counts_staging import stage_together
 from scautoimpute.model.processes import ALONE, Processes, current, joined
 from scautoimpute.model.settings import Settings
 from scautoimpute.model.state import model_state
@@ -247,6 +250,80 @@ def refused(here, x):
 def test_processes_that_have_read_different_counts_refuse_to_train(counts, tmp_path):
     said = "process 1 of 2 has read other counts than process 0: give all of them the same file"
     assert together(2, tmp_path, refused, counts) == [said] * 2
+
+
+class CountedReads:
+    """Counts that tell how many cells were read, and end the process before cell `last`, if that is ever read."""
+
+    def __init__(self, x, last=None):
+        self.x, self.last, self.shape, self.nnz, self.max, self.n_read = x, last, x.shape, x.nnz, x.max, 0
+
+    def blocks(self, size):
+        for start in range(0, self.shape[0], size):
+            rows = slice(start, min(start + size, self.shape[0]))
+            if self.last in range(rows.start, rows.stop):
+                os.kill(os.getpid(), signal.SIGKILL)
+            self.n_read += rows.stop - rows.start
+            yield rows, self.x[rows]
+
+
+def staged(here, counts, folder):
+    rows, rng = CountedReads(counts), np.random.default_rng(1)
+    kept = stage_together(rows, 0.1, rng, here, folder=folder)
+    samples = [(sample.cells, sample.rows.toarray()) for sample in (kept.stopping, kept.weighing)]
+    in_turn = kept.visible[np.arange(counts.shape[0])[::-1]].toarray()
+    return rows.n_read, [in_turn, kept.visible[:].toarray(), *samples, kept.digest, rng.random()]
+
+
+def on_machines(rank, machines, *args):
+    """Answer as a process on one of several machines."""
+    socket.gethostname = lambda: machines[rank]
+    answer(rank, *args)
+
+
+@pytest.mark.parametrize("machines", ["aaa", "aab", "aba", "abb", "abc"])
+def test_one_process_of_each_machine_reads_what_all_train_on(counts, machines, tmp_path):
+    counts = sparse.vstack([counts] * 4, format="csr")
+    (tmp_path / "kept").mkdir()
+    processes = begun(3, on_machines, machines, tmp_path, staged, counts, tmp_path / "kept")
+    _, wanted = staged(ALONE, counts, tmp_path / "kept")
+    for rank, process in enumerate(processes):
+        process.join(100)
+        n_read, found = pickle.loads((tmp_path / f"answer{rank}").read_bytes())
+        assert n_read == (counts.shape[0] if machines.index(machines[rank]) == rank else 0)
+        for one, other in zip(found, wanted, strict=True):
+            np.testing.assert_equal(one, other)
+    assert not list((tmp_path / "kept").iterdir())
+
+
+def lost_while_staged(here, counts, folder):
+    with pytest.raises(LostProcessError, match="process 0 of 2 was lost"):
+        stage_together(CountedReads(counts, last=600), 0.1, np.random.default_rng(1), here, folder=folder)
+
+
+def test_a_process_that_waits_for_what_is_read_says_that_the_other_was_lost(counts, tmp_path):
+    counts = sparse.vstack([counts] * 4, format="csr")
+    (tmp_path / "kept").mkdir()
+    first, second = begun(2, answer, tmp_path, lost_while_staged, counts, tmp_path / "kept")
+    first.join(100)
+    second.join(100)
+    assert (first.exitcode, second.exitcode) == (-signal.SIGKILL, 0)
+    assert not list((tmp_path / "kept").iterdir())
+
+
+def not_staged(here, counts, folder):
+    with pytest.raises(OSError, match="room" if here.is_first else "process 0 of 2") as caught:
+        stage_together(counts, 0.1, np.random.default_rng(1), here, folder=folder)
+    return str(caught.value)
+
+
+def test_a_folder_for_all_that_cannot_be_written_to(counts, tmp_path):
+    first, second = begun(2, answer, tmp_path, not_staged, counts, tmp_path / "nowhere")
+    first.join(100)
+    second.join(100)
+    said = pickle.loads((tmp_path / "answer0").read_bytes())
+    assert said.startswith(f"cannot keep the counts to train on in {tmp_path / 'nowhere'}: ")
+    assert said.endswith("; make room there")
 
 
 class StoppedError(Exception):

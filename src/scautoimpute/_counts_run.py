@@ -12,7 +12,7 @@ from ._application import recipe_of, record_of
 from ._batches import batch_positions, learned_batches
 from ._counted import Counted, counted_as, counted_matrix, size_factors
 from ._counts_layer import Batches, CountsOutput, is_sparse_better, own_count_share
-from ._lazy_counts import counts_by_rows
+from ._lazy_counts import counts_by_rows, staging_of
 from ._memory import refuse_too_large_layer
 from ._output_form import Collected, OutputForm, Rows, set_layers
 from ._training_report import report_few_cells
@@ -69,7 +69,8 @@ def impute_counts(
     n_layers = 1 + posterior_sd
     refuse_too_large_layer(shape, shown.columns_S.size, is_sparse=is_sparse, n_layers=n_layers, form=form)
     if not estimator.is_fitted:
-        train_on(counted, estimator, adata.var_names, batch=batch, checkpoint=checkpoint)
+        kept: dict[str, Any] = {"checkpoint": checkpoint, "staging": staging_of(adata, layer)}
+        train_on(counted, estimator, adata.var_names, batch=batch, **kept)
     model: CountsModel = estimator.model_  # type: ignore[assignment]
     output = CountsOutput(model, counted.columns, shown, scale, posterior_sd, is_sparse, form)
     result = _all_rows(counts, counted, output, batches, depth_N) if form.matrix else Rows(None, None, 0, 0)

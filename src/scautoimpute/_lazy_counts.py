@@ -1,16 +1,19 @@
 """Counts that are a dask array, as `anndata.experimental.read_lazy` gives them: rows are computed when asked for."""
 
+import tempfile
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ._staging import Staging
 from ._stored_counts import StoredCounts
 from .io.matrix import block_csr, counts_matrix, is_lazy
 
 if TYPE_CHECKING:
     from anndata import AnnData
 
-__all__ = ["LazyRows", "counts_by_rows", "lazy_counts"]
+__all__ = ["LazyRows", "counts_by_rows", "lazy_counts", "staging_of"]
 
 
 class LazyRows:
@@ -85,3 +88,14 @@ def lazy_counts(adata: "AnnData", layer: str | None) -> StoredCounts | None:
     """
     rows = counts_by_rows(adata, layer)
     return StoredCounts(rows, layer) if isinstance(rows, LazyRows) else None  # type: ignore[arg-type]
+
+
+def staging_of(adata: "AnnData", layer: str | None) -> Staging | None:
+    """Return where to keep what is trained on: of a dask array on disk if it is much, among the temporary files.
+
+    Parameters
+    ----------
+    adata, layer
+        Where the counts are.
+    """
+    return Staging(Path(tempfile.gettempdir())) if is_lazy(counts_matrix(adata, layer)) else None

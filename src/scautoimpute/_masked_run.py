@@ -7,7 +7,7 @@ from scipy import sparse
 
 from ._application import recipe_of, record_of
 from ._estimand import check_learned
-from ._lazy_counts import counts_by_rows
+from ._lazy_counts import counts_by_rows, staging_of
 from ._masked_estimates import cell_blocks
 from ._masked_layer import MaskedOutput
 from ._output_form import Collected, OutputForm, Rows, set_layers
@@ -90,7 +90,8 @@ def _process_and_fit(
     if estimator.is_fitted:
         return processed_as(adata, recipe_of(estimator), layer=layer)
     processed = processed_matrix(adata, layer=layer, n_top_genes=n_top_genes, flavor=flavor)
-    train_masked(processed, estimator, adata.var_names, checkpoint=checkpoint)
+    staging = staging_of(adata, layer)
+    train_masked(processed, estimator, adata.var_names, checkpoint=checkpoint, staging=staging)
     return processed
 
 

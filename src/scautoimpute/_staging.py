@@ -66,7 +66,7 @@ class Staging:
     Attributes
     ----------
     folder
-        Where a file would be made, which has no name and goes with the process.
+        Where a file would be made, which has no name and goes with the process; several on one machine share it.
     max_memory
         Bytes that the process may take in all. By default what it has and half of what is free, which several
         processes on one machine share; more than 100 MB of counts are then kept on disk, if it has room for them.
@@ -106,16 +106,16 @@ class Staging:
         self.in_words = f"{_in_words(dense)} in memory"
 
     def _placed(self, store: int, working: float, n_genes: int) -> Path | None:
+        from .model.processes import current
+
         left = self._left_besides(working, n_genes)
         fits = store <= left and (self.max_memory is not None or store <= _SMALL or not self._has_room(store))
+        fits = fits and current().n_here == 1  # several share a file
         self.in_words = f"{_in_words(store)} {'in memory' if fits else f'on disk, in {self.folder}'}"
         return None if fits else self.folder
 
     def _has_room(self, store: int) -> bool:
-        """Whether every process on this machine can keep so much on disk."""
-        from .model.processes import current
-
-        return store * current().n_here <= shutil.disk_usage(self.folder).free
+        return store <= shutil.disk_usage(self.folder).free
 
     def _left_besides(self, working: float, n_genes: int) -> float:
         """What may be taken besides so much, or refuse if not even that."""

@@ -60,7 +60,8 @@ def autoimpute(
     Parameters
     ----------
     adata
-        Counts, cells × genes.
+        Counts, cells × genes. Of dask arrays, as `anndata.experimental.read_lazy` gives them, a chunk is in memory at a
+        time; what is trained on is kept among the temporary files (`TMPDIR`) if it is more than 100 MB.
     layer
         Where the counts are; `X` by default.
     objective

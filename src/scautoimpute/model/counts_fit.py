@@ -17,7 +17,7 @@ from .components import MOST_CELLS, Components, fit_components
 from .counts import CountsModel, build_network, estimates_with, network_names
 from .counts_inputs import CountsEncoding
 from .counts_network import gene_by_gene
-from .counts_staging import Staged, stage
+from .counts_staging import Staged, stage_together
 from .counts_steps import CountsData
 from .counts_store import CountsRows
 from .counts_training import CountsTraining, train_counts
@@ -76,8 +76,8 @@ def fit_counts(
     -------
     The model, its scores on held-out molecules, and what happened in the training of each network.
     """
-    staged, checkpoint = stage(x, settings.held_out_share, rng, folder=staging), checkpoint or Checkpoint()
-    processes = current()
+    processes, checkpoint = current(), checkpoint or Checkpoint()
+    staged = stage_together(x, settings.held_out_share, rng, processes, folder=staging)
     _refuse_different(processes.all(staged.digest))
     checkpoint.claim(staged.digest)
     _refuse_nothing_held_out(staged, settings.held_out_share)

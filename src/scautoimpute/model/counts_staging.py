@@ -9,6 +9,7 @@ Shape legend: N cells, B cells of a block, G genes.
 import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from io import FileIO
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +19,11 @@ from scipy import sparse
 
 from ..io.matrix import blocks_of
 from ..progress import progress_bar
-from .counts_store import CELLS_PER_BLOCK, CountsRows, CountsStore
+from .counts_store import CELLS_PER_BLOCK, CountsRows, CountsStore, shared_file
+from .processes import Processes
 from .thinning import split_molecules
 
-__all__ = ["MAX_HELD_OUT_CELLS", "SampledCells", "Staged", "read_once", "stage"]
+__all__ = ["MAX_HELD_OUT_CELLS", "SampledCells", "Staged", "read_once", "stage", "stage_together"]
 
 MAX_HELD_OUT_CELLS = 2000  # whose molecules decide when to stop, and weigh the experts: enough for six weights
 
@@ -79,7 +81,33 @@ def read_once(x: Any, digest: Any) -> Iterator[tuple[NDArray[np.intp], sparse.cs
             bar.update(block.shape[0])
 
 
-def stage(x: CountsRows, held_out_share: float, rng: np.random.Generator, *, folder: Path | None = None) -> Staged:
+def stage_together(
+    x: CountsRows, held_out_share: float, rng: np.random.Generator, processes: Processes, *, folder: Path | None = None
+) -> Staged:
+    """As `stage`, on each machine by its first process, if there is a folder for a file that the others read too."""
+    if folder is None or processes.n_here == 1:
+        return stage(x, held_out_share, rng, folder=folder)
+    file = shared_file(folder, processes)
+    if processes.is_first_here:
+        staged = stage(x, held_out_share, rng, folder=folder, file=file)
+        parts = staged.visible.indptr, staged.stopping, staged.weighing, staged.digest
+        processes.from_first_here((*parts, rng.bit_generator.state))
+        return staged
+    told: Any = processes.from_first_here(None)
+    indptr, stopping, weighing, digest, rng.bit_generator.state = told
+    visible = CountsStore(x.shape, largest=float(x.max()), n_entries=x.nnz, folder=folder, file=file)
+    visible.is_filled(indptr)
+    return Staged(visible, stopping, weighing, digest)
+
+
+def stage(
+    x: CountsRows,
+    held_out_share: float,
+    rng: np.random.Generator,
+    *,
+    folder: Path | None = None,
+    file: FileIO | None = None,
+) -> Staged:
     """Part the molecules, each by itself: a `held_out_share` is held out, half of it to stop by and half to weigh by.
 
     Parameters
@@ -92,8 +120,10 @@ def stage(x: CountsRows, held_out_share: float, rng: np.random.Generator, *, fol
         What is drawn from.
     folder
         Where the visible molecules are kept; in memory by default.
+    file
+        A file there that others read too; by default one of its own.
     """
-    visible = CountsStore(x.shape, largest=float(x.max()), n_entries=x.nnz, folder=folder)
+    visible = CountsStore(x.shape, largest=float(x.max()), n_entries=x.nnz, folder=folder, file=file)
     stopping, weighing = (SampledCells(MAX_HELD_OUT_CELLS) for _ in range(2))
     digest = hashlib.sha256()
     for cells_B, block in read_once(x, digest):

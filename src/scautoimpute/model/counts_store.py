@@ -18,10 +18,12 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from ..io.checks import one_line
+from .processes import Processes
 
-__all__ = ["CELLS_PER_BLOCK", "CountsRows", "CountsStore", "entry_type"]
+__all__ = ["CELLS_PER_BLOCK", "CountsRows", "CountsStore", "entry_type", "shared_file"]
 
 CELLS_PER_BLOCK = 512  # that are read, parted and summed at a time; what is drawn depends on it
+_IN_MEMORY = ", or allow more memory with max_memory="
 
 
 class CountsRows(Protocol):
@@ -55,6 +57,8 @@ class CountsStore:
         How many counts above zero will come at most.
     folder
         Where to keep them on disk; in memory by default.
+    file
+        A file there, as `shared_file` gives it; by default one of its own.
 
     Raises
     ------
@@ -69,12 +73,23 @@ class CountsStore:
     [[2.0, 0.0, 0.0], [0.0, 4.0, 1.0]]
     """
 
-    def __init__(self, shape: tuple[int, int], *, largest: float, n_entries: int, folder: Path | None = None) -> None:
+    def __init__(
+        self,
+        shape: tuple[int, int],
+        *,
+        largest: float,
+        n_entries: int,
+        folder: Path | None = None,
+        file: FileIO | None = None,
+    ) -> None:
         self.shape, self._n_rows = (int(shape[0]), int(shape[1])), 0
         self.indptr = np.zeros(self.shape[0] + 1, dtype=np.int64)
         self._type, self._largest, self._folder = entry_type(self.shape[1], largest), largest, folder
         self._entries = np.empty(n_entries if folder is None else 0, dtype=self._type)
-        self._file = None if folder is None else self._opened(folder)
+        self._instead = _IN_MEMORY if file is None else ""
+        self._file = None if folder is None else file or self._opened(folder)
+        if self._file is not None:
+            weakref.finalize(self, self._file.close)
 
     @property
     def nnz(self) -> int:
@@ -99,6 +114,10 @@ class CountsStore:
             self._entries[start : start + len(entries)] = entries
         else:
             self._write(self._file, entries)
+
+    def is_filled(self, indptr: NDArray[np.int64]) -> None:
+        """Take note that another process has filled the file that both have open, and where its rows start."""
+        self.indptr, self._n_rows = indptr, self.shape[0]
 
     def __getitem__(self, rows: Any) -> sparse.csr_array:
         if isinstance(rows, slice):
@@ -132,11 +151,9 @@ class CountsStore:
     def _opened(self, folder: Path) -> FileIO:
         """Return a file without a name, whose room is free again when the process ends."""
         try:
-            file = tempfile.TemporaryFile(dir=folder, buffering=0)  # noqa: SIM115 (open as long as the store is there)
+            return tempfile.TemporaryFile(dir=folder, buffering=0)
         except OSError as error:
-            raise self._cannot(error) from error
-        weakref.finalize(self, file.close)
-        return file
+            raise _cannot(folder, error, instead=_IN_MEMORY) from error
 
     def _write(self, file: FileIO, entries: NDArray[Any]) -> None:
         left = _bytes_of(entries)
@@ -144,11 +161,7 @@ class CountsStore:
             while len(left):  # one call of the system writes 2 GB at most
                 left = left[file.write(left) :]
         except OSError as error:
-            raise self._cannot(error) from error
-
-    def _cannot(self, error: OSError) -> OSError:
-        msg = f"cannot keep the counts to train on in {self._folder}: {one_line(error)}; make room there, or allow more"
-        return OSError(f"{msg} memory with max_memory=")
+            raise _cannot(self._folder, error, instead=self._instead) from error
 
 
 def entry_type(n_genes: int, largest: float) -> np.dtype[Any]:
@@ -169,6 +182,45 @@ def entry_type(n_genes: int, largest: float) -> np.dtype[Any]:
     small = np.iinfo(np.uint16).max
     column = np.uint16 if n_genes <= small + 1 else np.int32
     return np.dtype([("column", column), ("count", np.uint16 if largest <= small else np.float32)])
+
+
+def shared_file(folder: Path, processes: Processes) -> FileIO:
+    """Open a file for the processes of this machine; its room is free again when all of them have ended.
+
+    Parameters
+    ----------
+    folder
+        Where it is, without a name as soon as all have opened it.
+    processes
+        The first of which on this machine writes, and the others read.
+
+    Raises
+    ------
+    OSError
+        If it cannot be made or opened.
+    """
+    file, path = _named_file(folder) if processes.is_first_here else (None, "")
+    path = processes.from_first_here(path)
+    try:
+        file = file or FileIO(path)
+        processes.from_first_here(None)
+    finally:
+        if processes.is_first_here:
+            Path(path).unlink()
+    return file
+
+
+def _named_file(folder: Path) -> tuple[FileIO, str]:
+    try:
+        number, path = tempfile.mkstemp(prefix=".counts-", dir=folder)
+    except OSError as error:
+        raise _cannot(folder, error) from error
+    return FileIO(number, "r+"), path
+
+
+def _cannot(folder: Path | None, error: OSError, *, instead: str = "") -> OSError:
+    msg = f"cannot keep the counts to train on in {folder}: {one_line(error)}; make room there{instead}"
+    return OSError(msg)
 
 
 def _bytes_of(entries: NDArray[Any]) -> memoryview:

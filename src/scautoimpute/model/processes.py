@@ -28,13 +28,14 @@ if TYPE_CHECKING:
     import torch
     from numpy.typing import NDArray
     from torch import Tensor, nn
+    from torch.distributed import ProcessGroup
 
 __all__ = ["ALONE", "Processes", "current", "joined"]
 
 _NEEDED = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")  # PyTorch's names, which every launcher sets
 _TO_MEET = timedelta(minutes=5)
 _TO_ANSWER = timedelta(minutes=30)  # the slowest may take so much longer for a pass over the data; the dead are found
-SECONDS_BETWEEN_LOOKS = 5e-5
+SECONDS_BETWEEN_LOOKS, SECONDS_BETWEEN_LONG_LOOKS = 5e-5, 0.02
 
 Value = TypeVar("Value")
 
@@ -46,20 +47,34 @@ class Processes:
     ----------
     rank, size
         Which of how many this is, from 0.
-    n_here
-        How many are on this machine.
     roster
         Who they are, and what becomes of them; None of a process alone.
+    group_here
+        Those on this machine, as torch knows them; None if all are.
     """
 
-    def __init__(self, rank: int = 0, size: int = 1, *, n_here: int = 1, roster: Roster | None = None) -> None:
-        self.rank, self.size, self.n_here, self.roster = rank, size, n_here, roster
+    def __init__(
+        self, rank: int = 0, size: int = 1, *, roster: Roster | None = None, group_here: "ProcessGroup | None" = None
+    ) -> None:
+        self.rank, self.size, self.roster, self._group_here = rank, size, roster, group_here
+        machines = [[rank]] if roster is None else roster.machines
+        self._here = next(ranks for ranks in machines if rank in ranks)
         self._buffer: Tensor | None = None
 
     @property
     def is_first(self) -> bool:
         """Whether this is the one that reads checkpoints and writes files."""
         return self.rank == 0
+
+    @property
+    def n_here(self) -> int:
+        """How many are on this machine."""
+        return len(self._here)
+
+    @property
+    def is_first_here(self) -> bool:
+        """Whether this is the one that does what needs to be done once on each machine."""
+        return self.rank == self._here[0]
 
     @property
     def is_apart(self) -> bool:
@@ -149,6 +164,19 @@ class Processes:
             distributed.broadcast_object_list(told, src=0)
         return told[0]
 
+    def from_first_here(self, value: Value) -> Value:
+        """Return what the first process on this machine gives as `value`, however long that takes it."""
+        if self.n_here == 1:
+            return value
+        import torch
+        from torch import distributed
+
+        told = [value]
+        self._all_reduce(torch.zeros(1), self._group_here, seconds=SECONDS_BETWEEN_LONG_LOOKS)
+        with self._lost_found_out():
+            distributed.broadcast_object_list(told, src=self._here[0], group=self._group_here)
+        return told[0]
+
     def all(self, value: Value) -> list[Value]:
         """Return what each process gives as `value`, in the order of their ranks."""
         if self.size == 1:
@@ -166,13 +194,15 @@ class Processes:
             self._buffer = like.new_empty(size)
         return self._buffer
 
-    def _all_reduce(self, values: "Tensor") -> None:
+    def _all_reduce(
+        self, values: "Tensor", group: "ProcessGroup | None" = None, *, seconds: float = SECONDS_BETWEEN_LOOKS
+    ) -> None:
         from torch import distributed
 
         with self._lost_found_out():
-            work = distributed.all_reduce(values, async_op=True)
+            work = distributed.all_reduce(values, group=group, async_op=True)
             while not work.is_completed():  # waiting in C++ would put off signals, for ever if another is lost
-                time.sleep(SECONDS_BETWEEN_LOOKS)
+                time.sleep(seconds)
             work.wait()
 
     # ------------------------------------------------------------------------------------------ how they part
@@ -237,8 +267,7 @@ def _join() -> Processes:
     gpus = torch.cuda.is_available() and distributed.is_nccl_available()
     try:
         store, rank, size = next(rendezvous("env://", timeout=_TO_MEET))
-        n_here = int(os.environ.get("LOCAL_WORLD_SIZE", size))
-        here = Processes(rank, size, n_here=n_here, roster=Roster(store, rank, size))
+        roster = Roster(store, rank, size)
         distributed.init_process_group(
             "cpu:gloo,cuda:nccl" if gpus else "gloo",
             store=store,
@@ -246,6 +275,7 @@ def _join() -> Processes:
             world_size=size,
             timeout=_TO_ANSWER,
         )
+        groups = {ranks[0]: distributed.new_group(ranks) for ranks in roster.machines} if roster.machines[1:] else {}
     except (RuntimeError, ValueError) as error:
         at = f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}"
         msg = (
@@ -253,7 +283,8 @@ def _join() -> Processes:
             f"({one_line(error, limit=100)}): start all of them at once, with torchrun"
         )
         raise ConnectionError(msg) from error
-    return here
+    here = next(ranks for ranks in roster.machines if rank in ranks)
+    return Processes(rank, size, roster=roster, group_here=groups.get(here[0]))
 
 
 def _in_memory_order(gradient: "Tensor") -> "Tensor":

@@ -14,7 +14,7 @@ SECONDS_TO_DIE = 1.0  # a connection breaks a moment before its process is gone
 
 
 class Roster:
-    """The others, as known to one process of a run.
+    """The others, as known to one process of a run; `machines` are the ranks on each.
 
     Parameters
     ----------
@@ -27,10 +27,10 @@ class Roster:
     def __init__(self, store: Any, rank: int, size: int) -> None:
         self.rank, self.size, self._store = rank, size, store
         store.set(f"process {rank}", json.dumps([socket.gethostname(), os.getpid()]))
-        others = [other for other in range(size) if other != rank]
-        self._others: dict[int, tuple[str, int]] = {
-            one: tuple(json.loads(store.get(f"process {one}"))) for one in others
-        }
+        known: list[tuple[str, int]] = [tuple(json.loads(store.get(f"process {one}"))) for one in range(size)]
+        self._others = {other: process for other, process in enumerate(known) if other != rank}
+        names = [name for name, _ in known]
+        self.machines = [[r for r, name in enumerate(names) if name == machine] for machine in dict.fromkeys(names)]
 
     def say_farewell(self, error: str = "") -> None:
         """Leave word for the others that this process ends in an orderly way, with which error if any."""
