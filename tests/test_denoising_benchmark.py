@@ -5,10 +5,14 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
+from anndata import AnnData
 from scipy import sparse, stats
 
+from scautoimpute.datasets import simulate
 from scautoimpute.metrics import gene_frequencies, multinomial_gain, thin
+from scautoimpute.model.thinning import thin_values
 
 BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
 
@@ -25,6 +29,11 @@ def benchmark():
 @pytest.fixture(scope="module")
 def rivals(benchmark):
     return sys.modules["denoising_rivals"]
+
+
+@pytest.fixture(scope="module")
+def data_of_benchmark(benchmark):
+    return sys.modules["denoising_data"]
 
 
 @pytest.fixture(scope="module")
@@ -124,6 +133,71 @@ def test_scored_molecules_play_no_part_in_a_choice(rivals, counts):
         assert one.choice == other.choice
     gain = {e.method: multinomial_gain(held_out, e.scored_NG, train=train) for e in first}
     assert gain["knn_eb"] > gain["knn"] > 0
+
+
+@pytest.fixture
+def files(tmp_path):
+    """Simulated cells of two lines in files named as those of the benchmark, and bulk of the lines."""
+    adata = simulate(n_cells=60, n_genes=40, n_types=2, random_state=0)
+    counts = sparse.csr_matrix(adata.X, dtype=np.float32)
+    types = np.where(adata.obs["cell_type"] == adata.obs["cell_type"].iloc[0], "Jurkat", "293T")
+    types[:3] = ["rare", "unassigned", "nan"]
+    deep = AnnData(counts, obs=pd.DataFrame({"cell_type": types}, index=adata.obs_names), var=adata.var[[]])
+    part = thin_values(counts.data, 0.4, np.random.default_rng(1))
+    for layer in ("downsampled_saver", "downsampled_0.3"):
+        deep.layers[layer] = sparse.csr_matrix((part, counts.indices, counts.indptr), counts.shape)
+    for name in ("jurkat_293t", "saver_manno_pair", "pbmc3k_ds0.3_pair"):
+        deep.write_h5ad(tmp_path / f"{name}.h5ad")
+    columns = {"jurkat_1": np.arange(40.0), "jurkat_2": np.ones(40), "293T_1": np.full(40, 7.0)}
+    bulk = pd.DataFrame(columns, index=deep.var_names).drop(index=deep.var_names[5])
+    bulk.to_csv(tmp_path / "bulk_jurkat_293t_GSE129240.csv.gz")
+    return deep, tmp_path
+
+
+def kept_of(deep, matrix):
+    """Rows and columns that a split keeps of counts: genes stored thrice, cells of more than ten molecules."""
+    genes = np.flatnonzero((matrix.toarray() > 0).sum(axis=0) >= 3)
+    return np.ix_(np.flatnonzero(matrix.toarray()[:, genes].sum(axis=1) > 10), genes)
+
+
+def test_a_split_parts_the_molecules_of_a_set(data_of_benchmark, files):
+    deep, folder = files
+    split = data_of_benchmark.split_of("jurkat_293t", 0, folder)
+    kept = kept_of(deep, deep.X)
+    np.testing.assert_array_equal((split.train + split.held_out).toarray(), deep.X.toarray()[kept])
+    assert (split.second.toarray() <= split.train.toarray()).all()
+    assert split.held_out.sum() / deep.X.sum() == pytest.approx(0.1, abs=0.02)
+    assert split.second.sum() / split.held_out.sum() == pytest.approx(1, abs=0.1)
+    assert split.depth == pytest.approx(1 / 9)
+    other = data_of_benchmark.split_of("jurkat_293t", 1, folder)
+    assert (other.train != split.train).nnz
+    assert set(split.labels) == {"Jurkat", "293T", ""}
+    assert list(split.labels[:3]) == ["", "", ""]
+
+
+@pytest.mark.parametrize(("name", "holds_input"), [("saver_manno_pair", False), ("pbmc3k_ds0.3_pair", True)])
+def test_a_pair_is_scored_at_what_the_input_does_not_hold(data_of_benchmark, files, name, holds_input):
+    deep, folder = files
+    split = data_of_benchmark.split_of(name, 0, folder)
+    shallow = deep.layers["downsampled_0.3"]
+    kept = kept_of(deep, shallow)
+    np.testing.assert_array_equal(split.train.toarray(), shallow.toarray()[kept])
+    wanted = (deep.X - shallow if holds_input else deep.X).toarray()[kept]
+    np.testing.assert_array_equal(split.held_out.toarray(), wanted)
+    assert split.depth == pytest.approx(wanted.sum() / split.train.sum())
+    assert split.second is None
+
+
+def test_bulk_of_a_line_is_the_sum_of_its_samples(data_of_benchmark, files):
+    deep, folder = files
+    split = data_of_benchmark.split_of("jurkat_293t", 0, folder)
+    bulk = split.bulk
+    kinds = sorted({label.lower() for label in deep.obs["cell_type"]})
+    assert deep.var_names[5] not in split.genes[bulk.genes]
+    jurkat, other = (bulk.samples[kinds.index(kind)] for kind in ("jurkat", "293t"))
+    np.testing.assert_array_equal(jurkat, [deep.var_names.get_loc(gene) + 1 for gene in split.genes[bulk.genes]])
+    assert (other == 7).all()
+    assert [kinds[kind] for kind in bulk.kind[3:]] == [label.lower() for label in deep.obs["cell_type"][3:]]
 
 
 def test_rows_are_written_read_and_not_run_again(benchmark, tmp_path, capsys, monkeypatch):
