@@ -64,6 +64,7 @@ def _sections(results: Mapping[str, Any]) -> list[Section]:
         parts.clusters(results, "Clusters (Table 1)"),
         parts.variance(results, "Variance within types (Fig. 4)"),
         parts.separability(results, "Separability (Fig. 5, Table S4)"),
+        parts.zeros_left(results, "Zeros left"),
         parts.molecules(results, "Held-out molecules"),
         parts.scale(results, "Scale"),
         parts.usage(results, "Time and memory on each data set", experiments=["structure", "recovery"]),
@@ -75,6 +76,7 @@ def _sections(results: Mapping[str, Any]) -> list[Section]:
 
 _WORDS = {True: "reproduced", False: "not reproduced", None: "not tested here"}
 _SIGNS = {True: "✓", False: "✗", None: "·"}
+_HELD_AGAINST = "The paper's words beside what was found with this package's default (not the published training)."
 
 
 def _claims(claims: Sequence[Mapping[str, Any]]) -> list[Block]:
@@ -85,7 +87,7 @@ def _claims(claims: Sequence[Mapping[str, Any]]) -> list[Block]:
     found = ", ".join(f"{counted[outcome]} {word}" for outcome, word in _WORDS.items() if counted[outcome])
     columns = ["the paper says", "here", "verdict"]
     words = Verdict(f"Of {len(claims)} claims, {found}.", kind=_kind(counted[True], counted[False]))
-    return [words, Table("The paper's words beside what was found.", columns, rows, words=True)]
+    return [words, Table(_HELD_AGAINST, columns, rows, words=True)]
 
 
 def _kind(reproduced: int, not_reproduced: int) -> Literal["good", "caution", "bad", "neutral"]:
