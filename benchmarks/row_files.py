@@ -3,6 +3,7 @@
 import csv
 import multiprocessing
 import os
+import threading
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import astuple, fields
@@ -45,10 +46,22 @@ def columns_of(kind: type[Any]) -> tuple[str, ...]:
 
 
 def one_thread_pool(jobs: int) -> ProcessPoolExecutor:
-    """Processes of one thread each."""
+    """Processes of one thread each, which end with this one, however it ends."""
     # Set before the processes start: numerical libraries read the threads when they are loaded.
     os.environ.update(OMP_NUM_THREADS="1", OPENBLAS_NUM_THREADS="1", MKL_NUM_THREADS="1", TQDM_DISABLE="1")
-    return ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn"), initializer=use_one_thread)
+    return ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn"), initializer=_begin)
+
+
+def _begin() -> None:
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    use_one_thread()
+
+
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
 
 
 def use_one_thread() -> None:

@@ -1,11 +1,14 @@
 """The rivals of the denoising benchmark choose on molecules that are not scored, and their arithmetic is right."""
 
 import importlib
+import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import psutil
 import pytest
 from anndata import AnnData
 from scipy import sparse, stats
@@ -239,6 +242,34 @@ class _InThisProcess:
 
     def shutdown(self, **kwargs):
         pass
+
+
+KILLED = """
+import os, sys, time
+sys.path.insert(0, sys.argv[1])
+from row_files import one_thread_pool
+
+def busy(path):
+    open(path, "w").write(str(os.getpid()))
+    time.sleep(600)
+
+if __name__ == "__main__":
+    with one_thread_pool(1) as pool:
+        pool.submit(busy, sys.argv[2]).result()
+"""
+
+
+def test_what_runs_a_task_ends_with_a_benchmark_that_is_killed(tmp_path):
+    (tmp_path / "killed.py").write_text(KILLED)
+    told = tmp_path / "worker"
+    process = subprocess.Popen([sys.executable, tmp_path / "killed.py", BENCHMARKS, told])
+    while not told.exists() or not told.read_text():
+        assert process.poll() is None
+        time.sleep(0.02)
+    worker = psutil.Process(int(told.read_text()))
+    process.kill()
+    process.wait()
+    worker.wait(60)
 
 
 def test_every_cell_in_which_a_rival_is_ahead_is_listed(benchmark):
