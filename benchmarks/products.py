@@ -90,7 +90,7 @@ def main() -> int:
     about = (
         "Products of matrices in bfloat16 and in float32, all else alike. Counts: milli-nats a held-out molecule over "
         "gene frequencies, more is better; masked: RMSE at hidden entries, less is better. The third is what another "
-        "seed of the training moves."
+        "seed of the training moves. Seconds are by the clock, other work beside."
     )
     page = ["# Accuracy of products in bfloat16", hardware(1), about, markdown(header, lines)]
     (HERE / "results" / "products.md").write_text("\n\n".join(page) + "\n", encoding="utf-8")
