@@ -263,13 +263,24 @@ def test_what_runs_a_task_ends_with_a_benchmark_that_is_killed(tmp_path):
     (tmp_path / "killed.py").write_text(KILLED)
     told = tmp_path / "worker"
     process = subprocess.Popen([sys.executable, tmp_path / "killed.py", BENCHMARKS, told])
-    while not told.exists() or not told.read_text():
-        assert process.poll() is None
+    try:
+        while not told.exists() or not told.read_text():
+            assert process.poll() is None
+            time.sleep(0.02)
+    finally:
+        process.kill()
+        process.wait()
+    worker, end = int(told.read_text()), time.monotonic() + 60
+    while is_alive(worker):
+        assert time.monotonic() < end
         time.sleep(0.02)
-    worker = psutil.Process(int(told.read_text()))
-    process.kill()
-    process.wait()
-    worker.wait(60)
+
+
+def is_alive(number):
+    try:
+        return psutil.Process(number).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
 
 
 def test_every_cell_in_which_a_rival_is_ahead_is_listed(benchmark):

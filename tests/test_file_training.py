@@ -488,12 +488,15 @@ UNDER_A_LIMIT = """
         else:
             wanted = {"output": folder / "out.h5ad", "model": model}
             budget, record = 1, None
-            while record is None:  # a second refusal counts what the first has left in this process
+            for _ in range(4):  # a second refusal counts what the first has left in this process
                 try:
                     record = sai.impute_file(folder / "large.h5ad", max_memory=budget, **wanted)
+                    break
                 except MemoryError as error:
-                    missing = float(re.search(r"needs ([\\d.]+) MB more", str(error))[1])
-                    budget += int(missing * 1e6 + 15e6)  # besides, less than what is staged
+                    missing = re.search(r"needs ([\\d.]+) MB more", str(error))
+                    if missing is None:
+                        raise
+                    budget += int(float(missing[1]) * 1e6 + 15e6)  # besides, less than what is staged
             # Not ru_maxrss, which is at least what the process that started this one held
             status = dict(line.split(":") for line in Path("/proc/self/status").read_text().splitlines())
             peak = int(status["VmHWM"].split()[0]) * 1024

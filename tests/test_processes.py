@@ -258,6 +258,9 @@ class CountedReads:
     def __init__(self, x, last=None):
         self.x, self.last, self.shape, self.nnz, self.max, self.n_read = x, last, x.shape, x.nnz, x.max, 0
 
+    def __getitem__(self, rows):
+        return self.x[rows]
+
     def blocks(self, size):
         for start in range(0, self.shape[0], size):
             rows = slice(start, min(start + size, self.shape[0]))
@@ -287,8 +290,11 @@ def test_one_process_of_each_machine_reads_what_all_train_on(counts, machines, t
     (tmp_path / "kept").mkdir()
     processes = begun(3, on_machines, machines, tmp_path, staged, counts, tmp_path / "kept")
     _, wanted = staged(ALONE, counts, tmp_path / "kept")
-    for rank, process in enumerate(processes):
+    for process in processes:
         process.join(100)
+        process.kill()
+    assert [process.exitcode for process in processes] == [0] * 3
+    for rank in range(3):
         n_read, found = pickle.loads((tmp_path / f"answer{rank}").read_bytes())
         assert n_read == (counts.shape[0] if machines.index(machines[rank]) == rank else 0)
         for one, other in zip(found, wanted, strict=True):
@@ -311,8 +317,43 @@ def test_a_process_that_waits_for_what_is_read_says_that_the_other_was_lost(coun
     assert not list((tmp_path / "kept").iterdir())
 
 
+def of_other_counts(here, counts, folder):
+    with pytest.raises((ValueError, LostProcessError), match="process") as caught:
+        fit_counts(
+            counts[here.rank :],
+            np.zeros(counts.shape[0] - here.rank, np.intp),
+            Settings.resolve(objective="counts", preset=None, hidden=8),
+            np.random.default_rng(0),
+            CPU,
+            on_epoch=lambda *_: None,
+            staging=folder,
+        )
+    return str(caught.value)
+
+
+def test_other_counts_are_noticed_by_who_does_not_read_them(counts, tmp_path):
+    (tmp_path / "kept").mkdir()
+    _, second = together(2, tmp_path, of_other_counts, counts, tmp_path / "kept")
+    assert second == "process 1 of 2 has read other counts than process 0: give all of them the same file"
+    assert not list((tmp_path / "kept").iterdir())
+
+
+def not_staged_by_the_second(here, counts, folder):
+    if not here.is_first:
+        return None
+    with pytest.raises(LostProcessError):
+        stage_together(counts, 0.1, np.random.default_rng(1), here, folder=folder)
+    return os.getpid()
+
+
+def test_nothing_is_left_of_a_process_that_ends_before_it_opened_the_file(counts, tmp_path):
+    (tmp_path / "kept").mkdir()
+    together(2, tmp_path, not_staged_by_the_second, counts, tmp_path / "kept")
+    assert not list((tmp_path / "kept").iterdir())
+
+
 def not_staged(here, counts, folder):
-    with pytest.raises(OSError, match="room" if here.is_first else "process 0 of 2") as caught:
+    with pytest.raises(OSError, match="room" if here.is_first else "of the 2 processes|process 0 of 2") as caught:
         stage_together(counts, 0.1, np.random.default_rng(1), here, folder=folder)
     return str(caught.value)
 
@@ -321,6 +362,7 @@ def test_a_folder_for_all_that_cannot_be_written_to(counts, tmp_path):
     first, second = begun(2, answer, tmp_path, not_staged, counts, tmp_path / "nowhere")
     first.join(100)
     second.join(100)
+    assert (first.exitcode, second.exitcode) == (0, 0)
     said = pickle.loads((tmp_path / "answer0").read_bytes())
     assert said.startswith(f"cannot keep the counts to train on in {tmp_path / 'nowhere'}: ")
     assert said.endswith("; make room there")

@@ -98,4 +98,4 @@ def staging_of(adata: "AnnData", layer: str | None) -> Staging | None:
     adata, layer
         Where the counts are.
     """
-    return Staging(Path(tempfile.gettempdir())) if is_lazy(counts_matrix(adata, layer)) else None
+    return Staging(Path(tempfile.gettempdir()), may_refuse=False) if is_lazy(counts_matrix(adata, layer)) else None

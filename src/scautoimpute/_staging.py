@@ -70,12 +70,16 @@ class Staging:
     max_memory
         Bytes that the process may take in all. By default what it has and half of what is free, which several
         processes on one machine share; more than 100 MB of counts are then kept on disk, if it has room for them.
+        Counts that several processes share are on disk whatever is allowed, if it has room.
+    may_refuse
+        Whether what does not fit is refused: not where nobody can allow more.
     in_words
         What was chosen, once it has been.
     """
 
     folder: Path
     max_memory: int | None = None
+    may_refuse: bool = True
     in_words: str | None = None
 
     def place(self, x: "CountsRows", settings: "Settings", n_batches: int) -> Path | None:
@@ -109,10 +113,11 @@ class Staging:
         from .model.processes import current
 
         left = self._left_besides(working, n_genes)
-        fits = store <= left and (self.max_memory is not None or store <= _SMALL or not self._has_room(store))
-        fits = fits and current().n_here == 1  # several share a file
-        self.in_words = f"{_in_words(store)} {'in memory' if fits else f'on disk, in {self.folder}'}"
-        return None if fits else self.folder
+        to_disk = current().n_here > 1 or (self.max_memory is None and store > _SMALL)  # several share a file
+        fits = store <= left and not (to_disk and self._has_room(store))
+        folder = current().from_first_here(None if fits else self.folder)
+        self.in_words = f"{_in_words(store)} {'in memory' if folder is None else f'on disk, in {folder}'}"
+        return folder
 
     def _has_room(self, store: int) -> bool:
         return store <= shutil.disk_usage(self.folder).free
@@ -120,7 +125,7 @@ class Staging:
     def _left_besides(self, working: float, n_genes: int) -> float:
         """What may be taken besides so much, or refuse if not even that."""
         left = self._left() - working
-        if left < 0:
+        if left < 0 and self.may_refuse:
             self._refuse(n_genes, -left)
         return left
 

@@ -124,7 +124,8 @@ def impute_file(
     max_memory
         What the process may take in training, in bytes or as in ``"2G"``: counts that do not fit in it are kept on
         disk, in a file beside `output` that has no name and is gone with the process. By default more than 100 MB of
-        them are, if there is room, and all else may take half of what is free. The result does not depend on it.
+        them are, if there is room, and all else may take half of what is free; several processes on one machine share
+        a file whatever is allowed. The result does not depend on it.
     transpose
         `source` holds genes × cells; it is then read as a whole.
     overwrite

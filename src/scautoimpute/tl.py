@@ -61,7 +61,8 @@ def autoimpute(
     ----------
     adata
         Counts, cells × genes. Of dask arrays, as `anndata.experimental.read_lazy` gives them, a chunk is in memory at a
-        time; what is trained on is kept among the temporary files (`TMPDIR`) if it is more than 100 MB.
+        time; of counts, and of more than 5,000 cells with the masked objective, what the recipe trains on is kept among
+        the temporary files (`TMPDIR`) if it is more than 100 MB and there is room.
     layer
         Where the counts are; `X` by default.
     objective

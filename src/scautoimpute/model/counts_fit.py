@@ -17,7 +17,7 @@ from .components import MOST_CELLS, Components, fit_components
 from .counts import CountsModel, build_network, estimates_with, network_names
 from .counts_inputs import CountsEncoding
 from .counts_network import gene_by_gene
-from .counts_staging import Staged, stage_together
+from .counts_staging import Staged, other_counts, stage_together
 from .counts_steps import CountsData
 from .counts_store import CountsRows
 from .counts_training import CountsTraining, train_counts
@@ -166,9 +166,7 @@ def _go_on_together(training: CountsTraining, processes: Processes) -> None:
 def _refuse_different(digests: list[str]) -> None:
     others = [rank for rank, digest in enumerate(digests) if digest != digests[0]]
     if others:
-        which = f"process {others[0]} of {len(digests)}"
-        msg = f"{which} has read other counts than process 0: give all of them the same file"
-        raise ValueError(msg)
+        raise other_counts(others[0], len(digests))
 
 
 def _refuse_nothing_held_out(staged: Staged, share: float | None) -> None:

@@ -23,7 +23,7 @@ from .counts_store import CELLS_PER_BLOCK, CountsRows, CountsStore, shared_file
 from .processes import Processes
 from .thinning import split_molecules
 
-__all__ = ["MAX_HELD_OUT_CELLS", "SampledCells", "Staged", "read_once", "stage", "stage_together"]
+__all__ = ["MAX_HELD_OUT_CELLS", "SampledCells", "Staged", "other_counts", "read_once", "stage", "stage_together"]
 
 MAX_HELD_OUT_CELLS = 2000  # whose molecules decide when to stop, and weigh the experts: enough for six weights
 
@@ -75,10 +75,14 @@ def read_once(x: Any, digest: Any) -> Iterator[tuple[NDArray[np.intp], sparse.cs
     """Yield positions and rows of all cells, block by block, and add the rows to `digest`, an object of hashlib."""
     with progress_bar(x.shape[0], "reading", "cell") as bar:
         for rows, block in blocks_of(x, CELLS_PER_BLOCK):
-            for array in (np.diff(block.indptr).astype(np.int64), block.indices.astype(np.int32), block.data):
-                digest.update(np.ascontiguousarray(array).data)
+            _add_to(digest, block)
             yield np.arange(rows.start, rows.stop, dtype=np.intp), block
             bar.update(block.shape[0])
+
+
+def _add_to(digest: Any, block: sparse.csr_array) -> None:
+    for array in (np.diff(block.indptr).astype(np.int64), block.indices.astype(np.int32), block.data):
+        digest.update(np.ascontiguousarray(array).data)
 
 
 def stage_together(
@@ -90,14 +94,29 @@ def stage_together(
     file = shared_file(folder, processes)
     if processes.is_first_here:
         staged = stage(x, held_out_share, rng, folder=folder, file=file)
-        parts = staged.visible.indptr, staged.stopping, staged.weighing, staged.digest
-        processes.from_first_here((*parts, rng.bit_generator.state))
+        parts = staged.visible.indptr, staged.stopping, staged.weighing, staged.digest, rng.bit_generator.state
+        processes.from_first_here((*parts, _glimpse(x)))
         return staged
     told: Any = processes.from_first_here(None)
-    indptr, stopping, weighing, digest, rng.bit_generator.state = told
+    indptr, stopping, weighing, digest, rng.bit_generator.state, glimpse = told
+    if glimpse != _glimpse(x):
+        raise other_counts(processes.rank, processes.size)
     visible = CountsStore(x.shape, largest=float(x.max()), n_entries=x.nnz, folder=folder, file=file)
-    visible.is_filled(indptr)
+    visible.take_as_filled(indptr)
     return Staged(visible, stopping, weighing, digest)
+
+
+def _glimpse(x: CountsRows) -> str:
+    """Something by which counts are told from most others, for little."""
+    digest = hashlib.sha256(str(x.shape).encode())
+    _add_to(digest, x[:CELLS_PER_BLOCK])
+    return digest.hexdigest()
+
+
+def other_counts(rank: int, size: int) -> ValueError:
+    """Return the error of a process that has read other counts than the first."""
+    msg = f"process {rank} of {size} has read other counts than process 0: give all of them the same file"
+    return ValueError(msg)
 
 
 def stage(

@@ -9,6 +9,8 @@ Shape legend: N cells, B cells that are asked for, G genes, Z stored counts.
 
 import tempfile
 import weakref
+from collections.abc import Iterator
+from contextlib import contextmanager
 from io import FileIO
 from pathlib import Path
 from typing import Any, Protocol
@@ -115,7 +117,7 @@ class CountsStore:
         else:
             self._write(self._file, entries)
 
-    def is_filled(self, indptr: NDArray[np.int64]) -> None:
+    def take_as_filled(self, indptr: NDArray[np.int64]) -> None:
         """Take note that another process has filled the file that both have open, and where its rows start."""
         self.indptr, self._n_rows = indptr, self.shape[0]
 
@@ -150,18 +152,14 @@ class CountsStore:
 
     def _opened(self, folder: Path) -> FileIO:
         """Return a file without a name, whose room is free again when the process ends."""
-        try:
+        with _kept_in(folder, instead=_IN_MEMORY):
             return tempfile.TemporaryFile(dir=folder, buffering=0)
-        except OSError as error:
-            raise _cannot(folder, error, instead=_IN_MEMORY) from error
 
     def _write(self, file: FileIO, entries: NDArray[Any]) -> None:
         left = _bytes_of(entries)
-        try:
+        with _kept_in(self._folder, instead=self._instead):
             while len(left):  # one call of the system writes 2 GB at most
                 left = left[file.write(left) :]
-        except OSError as error:
-            raise _cannot(self._folder, error, instead=self._instead) from error
 
 
 def entry_type(n_genes: int, largest: float) -> np.dtype[Any]:
@@ -199,28 +197,30 @@ def shared_file(folder: Path, processes: Processes) -> FileIO:
     OSError
         If it cannot be made or opened.
     """
-    file, path = _named_file(folder) if processes.is_first_here else (None, "")
-    path = processes.from_first_here(path)
-    try:
-        file = file or FileIO(path)
+    if not processes.is_first_here:
+        path = processes.from_first_here("")
+        with _kept_in(folder):
+            file = FileIO(path)
         processes.from_first_here(None)
-    finally:
-        if processes.is_first_here:
-            Path(path).unlink()
-    return file
-
-
-def _named_file(folder: Path) -> tuple[FileIO, str]:
-    try:
+        return file
+    with _kept_in(folder):
         number, path = tempfile.mkstemp(prefix=".counts-", dir=folder)
+    try:
+        processes.from_first_here(path)
+        processes.from_first_here(None)  # all have opened it
+    finally:
+        Path(path).unlink()
+    return FileIO(number, "r+")
+
+
+@contextmanager
+def _kept_in(folder: Path | None, *, instead: str = "") -> Iterator[None]:
+    """Say what an error of the system came of, and what may be done `instead`."""
+    try:
+        yield
     except OSError as error:
-        raise _cannot(folder, error) from error
-    return FileIO(number, "r+"), path
-
-
-def _cannot(folder: Path | None, error: OSError, *, instead: str = "") -> OSError:
-    msg = f"cannot keep the counts to train on in {folder}: {one_line(error)}; make room there{instead}"
-    return OSError(msg)
+        what = f"cannot keep the counts to train on in {folder}: {one_line(error)}"
+        raise OSError(f"{what}; make room there{instead}") from error
 
 
 def _bytes_of(entries: NDArray[Any]) -> memoryview:

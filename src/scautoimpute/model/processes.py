@@ -35,6 +35,7 @@ __all__ = ["ALONE", "Processes", "current", "joined"]
 _NEEDED = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")  # PyTorch's names, which every launcher sets
 _TO_MEET = timedelta(minutes=5)
 _TO_ANSWER = timedelta(minutes=30)  # the slowest may take so much longer for a pass over the data; the dead are found
+_TO_READ = timedelta(days=30)  # all of the data, for the others on the machine
 SECONDS_BETWEEN_LOOKS, SECONDS_BETWEEN_LONG_LOOKS = 5e-5, 0.02
 
 Value = TypeVar("Value")
@@ -50,7 +51,7 @@ class Processes:
     roster
         Who they are, and what becomes of them; None of a process alone.
     group_here
-        Those on this machine, as torch knows them; None if all are.
+        Those on this machine, as torch knows them.
     """
 
     def __init__(
@@ -275,7 +276,7 @@ def _join() -> Processes:
             world_size=size,
             timeout=_TO_ANSWER,
         )
-        groups = {ranks[0]: distributed.new_group(ranks) for ranks in roster.machines} if roster.machines[1:] else {}
+        groups = [distributed.new_group(ranks, timeout=_TO_READ) for ranks in roster.machines]
     except (RuntimeError, ValueError) as error:
         at = f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}"
         msg = (
@@ -283,8 +284,8 @@ def _join() -> Processes:
             f"({one_line(error, limit=100)}): start all of them at once, with torchrun"
         )
         raise ConnectionError(msg) from error
-    here = next(ranks for ranks in roster.machines if rank in ranks)
-    return Processes(rank, size, roster=roster, group_here=groups.get(here[0]))
+    group_here = next(group for group, ranks in zip(groups, roster.machines, strict=True) if rank in ranks)
+    return Processes(rank, size, roster=roster, group_here=group_here)
 
 
 def _in_memory_order(gradient: "Tensor") -> "Tensor":

@@ -6,6 +6,7 @@ import socket
 import time
 from collections.abc import Iterator
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 __all__ = ["Roster"]
@@ -26,7 +27,7 @@ class Roster:
 
     def __init__(self, store: Any, rank: int, size: int) -> None:
         self.rank, self.size, self._store = rank, size, store
-        store.set(f"process {rank}", json.dumps([socket.gethostname(), os.getpid()]))
+        store.set(f"process {rank}", json.dumps([_machine(), os.getpid()]))
         known: list[tuple[str, int]] = [tuple(json.loads(store.get(f"process {one}"))) for one in range(size)]
         self._others = {other: process for other, process in enumerate(known) if other != rank}
         names = [name for name, _ in known]
@@ -68,11 +69,17 @@ class Roster:
         return None
 
 
+def _machine() -> str:
+    """Name of this machine, and since when it runs: some are all called alike."""
+    since = Path("/proc/sys/kernel/random/boot_id")
+    return f"{socket.gethostname()} {since.read_text().strip() if since.exists() else ''}"
+
+
 def _is_gone(machine: str, number: int) -> bool:
     """Whether a process of this machine has ended; of others that is not to be seen."""
     import psutil
 
-    if machine != socket.gethostname():
+    if machine != _machine():
         return False
     try:
         return bool(psutil.Process(number).status() == psutil.STATUS_ZOMBIE)
