@@ -60,13 +60,32 @@ def test_the_counts_objective_is_ahead_on_all_sets_with_every_seed():
     assert deviance.index.get_level_values("dataset").nunique() == 19
 
 
+NAMES = {"Deng": "preimplantation_deng", "Jurkat/293T": "jurkat_293t", "Darmanis": "quake_darmanis"}
+
+
+def test_two_thousand_hidden_units():
+    rows = (
+        pd.read_csv(RESULTS / "variants.csv")
+        .drop(columns=["flavor", "note"])
+        .pivot_table(index="dataset", columns="method")
+    )
+    found = re.findall(r"(\S+) ([\d.]+) against ([\d.]+)[,;]", README[README.index("`hidden=2000`") :])
+    assert len(found) == 3
+    for written, wide, default in found:
+        name = NAMES.get(written.strip("("), written.strip("(").lower())
+        assert agrees(wide, rows.loc[name, ("rmse", "autoimpute_2000")])
+        assert agrees(default, rows.loc[name, ("rmse", "autoimpute")])
+    seconds = rows["seconds"]
+    ratio = seconds["autoimpute_2000"] / seconds["autoimpute"]
+    assert 8.5 < ratio.min() < ratio.max() < 15.5
+
+
 @pytest.mark.parametrize("row", table("data set (cells) | gene mean"), ids=lambda row: row[0])
 def test_hidden_values(row):
     rows = pd.read_csv(RESULTS / "recovery.csv")
     rows = rows[(rows["share"] == 0.1) & (rows["flavor"] == "cv")]
-    names = {"Deng": "preimplantation_deng", "Jurkat/293T": "jurkat_293t", "Darmanis": "quake_darmanis"}
     name = row[0].partition(" (")[0]
-    means = rows[rows["dataset"] == names.get(name, name.lower())].groupby("method")["rmse"].agg(["mean", "count"])
+    means = rows[rows["dataset"] == NAMES.get(name, name.lower())].groupby("method")["rmse"].agg(["mean", "count"])
     assert (means["count"] == 10).all()
     methods = ("gene_mean", "gene_cell_bias", "magic", "soft_impute", "als", "autoimpute")
     for text, method in zip(row[1:], methods, strict=False):
