@@ -12,17 +12,18 @@ import sys
 import time
 import warnings
 from collections.abc import Iterator
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
+from typing import Any
+from unittest.mock import patch
 
-import anndata
-import numpy as np
 import torch
-from scipy import sparse
 
 from denoising_data import find, split_of
 from denoising_rivals import autoimpute_counts
+from recovery import processed
 from recovery_tables import hardware, markdown
-from scautoimpute import AutoImpute, pp
+from rivals import autoimpute
 from scautoimpute.metrics import hide_entries, multinomial_gain, recovery_scores
 from scautoimpute.model.counts_network import product_type
 
@@ -42,32 +43,27 @@ def gain(dataset: str, seed: int, start: int, data: Path) -> float:
 
 def error(dataset: str, seed: int, start: int, data: Path) -> float:
     """Of the masked objective, RMSE at the hidden entries."""
-    adata = anndata.read_h5ad(find(dataset, data))
-    log2 = sparse.csr_array(pp.recipe_autoimpute(adata, copy=True).X, dtype=np.float64)
-    hidden = hide_entries(log2, share=0.1, random_state=seed)
-    imputed = AutoImpute("masked", random_state=start).fit(hidden.visible).impute(hidden.visible)
-    return recovery_scores(hidden.truth, imputed[hidden.rows, hidden.cols])["rmse"]
+    hidden = hide_entries(processed(dataset, "dispersion", find(dataset, data).parent), share=0.1, random_state=seed)
+    return recovery_scores(hidden.truth, autoimpute(hidden.visible, start)[hidden.rows, hidden.cols])["rmse"]
 
 
-def in_float32() -> None:
+def in_float32() -> AbstractContextManager[Any]:
     """Have this process find no processor that multiplies bfloat16."""
-    torch.cpu._is_avx512_bf16_supported = torch.cpu._is_amx_tile_supported = lambda: False
+    no = dict.fromkeys(("_is_avx512_bf16_supported", "_is_amx_tile_supported"), lambda: False)
+    return patch.multiple(torch.cpu, **no)
 
 
 def measured(data: Path, seeds: int) -> Iterator[tuple[str, str, int, list[float], list[float]]]:
     """Yield objective, data set, seed, the three scores and their seconds."""
-    supported = torch.cpu._is_avx512_bf16_supported, torch.cpu._is_amx_tile_supported
     for objective, names, score in (("counts", COUNTS, gain), ("masked", MASKED, error)):
         for dataset in (name for name in names if find(name, data)):
             for seed in range(seeds if objective == "counts" else 1):
                 scores, seconds = [], []
-                for is_float32, start in ((False, seed), (True, seed), (False, seed + ANOTHER)):
-                    if is_float32:
-                        in_float32()
+                for products, start in ((nullcontext(), seed), (in_float32(), seed), (nullcontext(), seed + ANOTHER)):
                     began = time.perf_counter()
-                    scores.append(score(dataset, seed, start, data))
+                    with products:
+                        scores.append(score(dataset, seed, start, data))
                     seconds.append(time.perf_counter() - began)
-                    torch.cpu._is_avx512_bf16_supported, torch.cpu._is_amx_tile_supported = supported
                 yield objective, dataset, seed, scores, seconds
 
 

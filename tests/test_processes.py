@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import anndata
@@ -69,13 +70,20 @@ def member(rank, size, port, target, *args):
     target(rank, *args)
 
 
-def together(size, folder, function, *args):
-    """Return what `function` gives in each of `size` processes that have joined."""
-    processes = begun(size, answer, folder, function, *args)
+def together(size, folder, function, *args, machines=None):
+    """Return what `function` gives in each of `size` processes that have joined, on `machines` if they are several."""
+    target = answer if machines is None else partial(on_machines, machines=machines)
+    processes = begun(size, target, folder, function, *args)
     for process in processes:
         process.join(100)
     assert [process.exitcode for process in processes] == [0] * size
     return [pickle.loads((folder / f"answer{rank}").read_bytes()) for rank in range(size)]
+
+
+def on_machines(rank, *args, machines):
+    """Answer as a process on one of several machines."""
+    socket.gethostname = lambda: machines[rank]
+    answer(rank, *args)
 
 
 def answer(rank, folder, function, *args):
@@ -252,6 +260,13 @@ def test_processes_that_have_read_different_counts_refuse_to_train(counts, tmp_p
     assert together(2, tmp_path, refused, counts) == [said] * 2
 
 
+@pytest.fixture
+def kept(tmp_path):
+    """Folder for what is trained on."""
+    (tmp_path / "kept").mkdir()
+    return tmp_path / "kept"
+
+
 class CountedReads:
     """Counts that tell how many cells were read, and end the process before cell `last`, if that is ever read."""
 
@@ -278,28 +293,15 @@ def staged(here, counts, folder):
     return rows.n_read, [in_turn, kept.visible[:].toarray(), *samples, kept.digest, rng.random()]
 
 
-def on_machines(rank, machines, *args):
-    """Answer as a process on one of several machines."""
-    socket.gethostname = lambda: machines[rank]
-    answer(rank, *args)
-
-
 @pytest.mark.parametrize("machines", ["aaa", "aab", "aba", "abb", "abc"])
-def test_one_process_of_each_machine_reads_what_all_train_on(counts, machines, tmp_path):
+def test_one_process_of_each_machine_reads_what_all_train_on(counts, machines, kept, tmp_path):
     counts = sparse.vstack([counts] * 4, format="csr")
-    (tmp_path / "kept").mkdir()
-    processes = begun(3, on_machines, machines, tmp_path, staged, counts, tmp_path / "kept")
-    _, wanted = staged(ALONE, counts, tmp_path / "kept")
-    for process in processes:
-        process.join(100)
-        process.kill()
-    assert [process.exitcode for process in processes] == [0] * 3
-    for rank in range(3):
-        n_read, found = pickle.loads((tmp_path / f"answer{rank}").read_bytes())
+    _, wanted = staged(ALONE, counts, kept)
+    for rank, (n_read, found) in enumerate(together(3, tmp_path, staged, counts, kept, machines=machines)):
         assert n_read == (counts.shape[0] if machines.index(machines[rank]) == rank else 0)
         for one, other in zip(found, wanted, strict=True):
             np.testing.assert_equal(one, other)
-    assert not list((tmp_path / "kept").iterdir())
+    assert not list(kept.iterdir())
 
 
 def lost_while_staged(here, counts, folder):
@@ -307,14 +309,13 @@ def lost_while_staged(here, counts, folder):
         stage_together(CountedReads(counts, last=600), 0.1, np.random.default_rng(1), here, folder=folder)
 
 
-def test_a_process_that_waits_for_what_is_read_says_that_the_other_was_lost(counts, tmp_path):
+def test_a_process_that_waits_for_what_is_read_says_that_the_other_was_lost(counts, kept, tmp_path):
     counts = sparse.vstack([counts] * 4, format="csr")
-    (tmp_path / "kept").mkdir()
-    first, second = begun(2, answer, tmp_path, lost_while_staged, counts, tmp_path / "kept")
+    first, second = begun(2, answer, tmp_path, lost_while_staged, counts, kept)
     first.join(100)
     second.join(100)
     assert (first.exitcode, second.exitcode) == (-signal.SIGKILL, 0)
-    assert not list((tmp_path / "kept").iterdir())
+    assert not list(kept.iterdir())
 
 
 def of_other_counts(here, counts, folder):
@@ -331,25 +332,21 @@ def of_other_counts(here, counts, folder):
     return str(caught.value)
 
 
-def test_other_counts_are_noticed_by_who_does_not_read_them(counts, tmp_path):
-    (tmp_path / "kept").mkdir()
-    _, second = together(2, tmp_path, of_other_counts, counts, tmp_path / "kept")
+def test_other_counts_are_noticed_by_who_does_not_read_them(counts, kept, tmp_path):
+    _, second = together(2, tmp_path, of_other_counts, counts, kept)
     assert second == "process 1 of 2 has read other counts than process 0: give all of them the same file"
-    assert not list((tmp_path / "kept").iterdir())
+    assert not list(kept.iterdir())
 
 
 def not_staged_by_the_second(here, counts, folder):
-    if not here.is_first:
-        return None
-    with pytest.raises(LostProcessError):
-        stage_together(counts, 0.1, np.random.default_rng(1), here, folder=folder)
-    return os.getpid()
+    if here.is_first:
+        with pytest.raises(LostProcessError):
+            stage_together(counts, 0.1, np.random.default_rng(1), here, folder=folder)
 
 
-def test_nothing_is_left_of_a_process_that_ends_before_it_opened_the_file(counts, tmp_path):
-    (tmp_path / "kept").mkdir()
-    together(2, tmp_path, not_staged_by_the_second, counts, tmp_path / "kept")
-    assert not list((tmp_path / "kept").iterdir())
+def test_nothing_is_left_of_a_process_that_ends_before_it_opened_the_file(counts, kept, tmp_path):
+    together(2, tmp_path, not_staged_by_the_second, counts, kept)
+    assert not list(kept.iterdir())
 
 
 def not_staged(here, counts, folder):
@@ -359,11 +356,7 @@ def not_staged(here, counts, folder):
 
 
 def test_a_folder_for_all_that_cannot_be_written_to(counts, tmp_path):
-    first, second = begun(2, answer, tmp_path, not_staged, counts, tmp_path / "nowhere")
-    first.join(100)
-    second.join(100)
-    assert (first.exitcode, second.exitcode) == (0, 0)
-    said = pickle.loads((tmp_path / "answer0").read_bytes())
+    said, _ = together(2, tmp_path, not_staged, counts, tmp_path / "nowhere")
     assert said.startswith(f"cannot keep the counts to train on in {tmp_path / 'nowhere'}: ")
     assert said.endswith("; make room there")
 

@@ -17,8 +17,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
-from ..io.matrix import blocks_of
+from ..io.matrix import blocks_of, row_blocks
 from ..progress import progress_bar
+from .checkpoint import digest_of
 from .counts_store import CELLS_PER_BLOCK, CountsRows, CountsStore, shared_file
 from .processes import Processes
 from .thinning import split_molecules
@@ -75,14 +76,10 @@ def read_once(x: Any, digest: Any) -> Iterator[tuple[NDArray[np.intp], sparse.cs
     """Yield positions and rows of all cells, block by block, and add the rows to `digest`, an object of hashlib."""
     with progress_bar(x.shape[0], "reading", "cell") as bar:
         for rows, block in blocks_of(x, CELLS_PER_BLOCK):
-            _add_to(digest, block)
+            for array in (np.diff(block.indptr).astype(np.int64), block.indices.astype(np.int32), block.data):
+                digest.update(np.ascontiguousarray(array).data)
             yield np.arange(rows.start, rows.stop, dtype=np.intp), block
             bar.update(block.shape[0])
-
-
-def _add_to(digest: Any, block: sparse.csr_array) -> None:
-    for array in (np.diff(block.indptr).astype(np.int64), block.indices.astype(np.int32), block.data):
-        digest.update(np.ascontiguousarray(array).data)
 
 
 def stage_together(
@@ -106,11 +103,9 @@ def stage_together(
     return Staged(visible, stopping, weighing, digest)
 
 
-def _glimpse(x: CountsRows) -> str:
-    """Something by which counts are told from most others, for little."""
-    digest = hashlib.sha256(str(x.shape).encode())
-    _add_to(digest, x[slice(0, min(CELLS_PER_BLOCK, x.shape[0]))])
-    return digest.hexdigest()
+def _glimpse(x: CountsRows) -> tuple[tuple[int, int], str]:
+    """What tells counts from most others, for little."""
+    return x.shape, digest_of(x[next(row_blocks(x, CELLS_PER_BLOCK))])
 
 
 def other_counts(rank: int, size: int) -> ValueError:

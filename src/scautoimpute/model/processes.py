@@ -58,8 +58,7 @@ class Processes:
         self, rank: int = 0, size: int = 1, *, roster: Roster | None = None, group_here: "ProcessGroup | None" = None
     ) -> None:
         self.rank, self.size, self.roster, self._group_here = rank, size, roster, group_here
-        machines = [[rank]] if roster is None else roster.machines
-        self._here = next(ranks for ranks in machines if rank in ranks)
+        self._here = [rank] if roster is None else roster.here
         self._buffer: Tensor | None = None
 
     @property
@@ -276,7 +275,7 @@ def _join() -> Processes:
             world_size=size,
             timeout=_TO_ANSWER,
         )
-        groups = [distributed.new_group(ranks, timeout=_TO_READ) for ranks in roster.machines]
+        groups = {ranks[0]: distributed.new_group(ranks, timeout=_TO_READ) for ranks in roster.machines}
     except (RuntimeError, ValueError) as error:
         at = f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}"
         msg = (
@@ -284,8 +283,7 @@ def _join() -> Processes:
             f"({one_line(error, limit=100)}): start all of them at once, with torchrun"
         )
         raise ConnectionError(msg) from error
-    group_here = next(group for group, ranks in zip(groups, roster.machines, strict=True) if rank in ranks)
-    return Processes(rank, size, roster=roster, group_here=group_here)
+    return Processes(rank, size, roster=roster, group_here=groups[roster.here[0]])
 
 
 def _in_memory_order(gradient: "Tensor") -> "Tensor":

@@ -15,7 +15,7 @@ SECONDS_TO_DIE = 1.0  # a connection breaks a moment before its process is gone
 
 
 class Roster:
-    """The others, as known to one process of a run; `machines` are the ranks on each.
+    """The others, as known to one process of a run; `machines` are the ranks on each, `here` those on its own.
 
     Parameters
     ----------
@@ -32,6 +32,7 @@ class Roster:
         self._others = {other: process for other, process in enumerate(known) if other != rank}
         names = [name for name, _ in known]
         self.machines = [[r for r, name in enumerate(names) if name == machine] for machine in dict.fromkeys(names)]
+        self.here = next(ranks for ranks in self.machines if rank in ranks)
 
     def say_farewell(self, error: str = "") -> None:
         """Leave word for the others that this process ends in an orderly way, with which error if any."""
