@@ -561,6 +561,34 @@ def test_sigterm_ends_as_cleanly(files, tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == [".out.h5ad.progress"]
 
 
+FORGETFUL = """
+import signal, sys, time, weakref
+from scautoimpute.cli import app, main
+from scautoimpute.cli._app import one_line_errors
+
+class Thing:
+    pass
+
+@app.command()
+def forget(number: int):
+    thing = Thing()
+    reference = weakref.ref(thing, lambda _: signal.raise_signal(number))
+    with one_line_errors():
+        del thing
+        time.sleep(60)
+
+signal.signal(signal.SIGINT, signal.default_int_handler)
+main()
+"""
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_stop_where_python_raises_nothing_is_not_lost(number, code):
+    command = [sys.executable, "-c", FORGETFUL, "forget", str(int(number))]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=50, check=False)
+    assert (done.returncode, done.stderr) == (code, "interrupted: no result was written\n")
+
+
 def read_until(descriptor, wanted, process, seconds=60):
     """Read until `wanted` appears, or to the end for None."""
     seen, deadline = b"", time.monotonic() + seconds

@@ -1,6 +1,7 @@
 """Damaged HDF5 files: no reader may hang in the library, which holds Python's lock then. So they are read elsewhere."""
 
 import re
+import signal
 import subprocess
 import sys
 from importlib.util import find_spec
@@ -13,6 +14,7 @@ from scipy import sparse
 
 from scautoimpute import datasets, io
 from scautoimpute.io.hdf5 import open_hdf5
+from scautoimpute.io.stream import is_stored_by_rows
 
 SECONDS = 300  # until a process that hangs is killed
 HEAP = rb"GCOL\x01\0\0\0"
@@ -139,6 +141,28 @@ def test_a_file_that_changed_is_looked_at_again(tmp_path):
     path.write_bytes(overwritten(path, heaps_in(path)[0] + 16, entry(0, 0)).read_bytes())
     with pytest.raises(ValueError, match="is damaged"), open_hdf5(path):
         pass
+
+
+@pytest.mark.parametrize("read", [io.read, is_stored_by_rows])
+def test_ctrl_c_within_the_library_is_no_damage(tmp_path, read):
+    """It comes out of h5py as a ``SystemError`` if it comes while attributes are listed."""
+    datasets.simulate(n_cells=10, n_genes=10, random_state=0).write_h5ad(tmp_path / "cells.h5ad")
+
+    def stop_in_a_callback(frame, event, _):
+        if event == "call" and frame.f_code.co_name == "iter_cb":
+            signal.raise_signal(signal.SIGALRM)
+
+    def raise_stop(*_):
+        raise KeyboardInterrupt
+
+    was = signal.signal(signal.SIGALRM, raise_stop)
+    try:
+        sys.setprofile(stop_in_a_callback)
+        with pytest.raises(KeyboardInterrupt):
+            read(tmp_path / "cells.h5ad")
+    finally:
+        sys.setprofile(None)
+        signal.signal(signal.SIGALRM, was)
 
 
 def test_what_is_no_damage_is_read(tmp_path):

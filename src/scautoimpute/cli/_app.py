@@ -4,12 +4,15 @@ import os
 import re
 import signal
 import sys
+import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Annotated, Any, NoReturn
 
 import typer
+
+from .._stops import stop_behind
 
 __all__ = ["GO_ON", "Debug", "app", "main", "one_line_errors"]
 
@@ -24,6 +27,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
+_UNTIL_SENT_ANEW = 0.02  # seconds
 _debug = False
 
 
@@ -34,6 +38,7 @@ class _TerminatedError(KeyboardInterrupt):
 def main() -> None:
     """Run the command line; errors are one line on stderr, with `--debug` a traceback."""
     signal.signal(signal.SIGTERM, _on_sigterm)
+    sys.unraisablehook = _on_unraisable
     if not sys.stderr.isatty():
         os.environ.setdefault("TQDM_MININTERVAL", "2")  # a log file needs no ten refreshes a second
     app()
@@ -41,6 +46,15 @@ def main() -> None:
 
 def _on_sigterm(*_: Any) -> NoReturn:
     raise _TerminatedError
+
+
+def _on_unraisable(lost: "sys.UnraisableHookArgs") -> None:
+    """Send a stop anew that came where Python can raise nothing, as where h5py forgets what it has closed."""
+    if isinstance(lost.exc_value, KeyboardInterrupt):
+        number = signal.SIGTERM if isinstance(lost.exc_value, _TerminatedError) else signal.SIGINT
+        threading.Timer(_UNTIL_SENT_ANEW, os.kill, (os.getpid(), number)).start()
+    else:
+        sys.__unraisablehook__(lost)
 
 
 def _show_version(value: bool) -> None:
@@ -78,12 +92,12 @@ def one_line_errors() -> Iterator[None]:
         warnings.showwarning = _show_warning
         try:
             yield
-        except KeyboardInterrupt as stop:
-            typer.echo(f"interrupted: {_way_on(stop) or 'no result was written'}", err=True)
-            raise typer.Exit(143 if isinstance(stop, _TerminatedError) else 130) from stop
         except typer.Exit:
             raise
-        except Exception as error:
+        except (KeyboardInterrupt, Exception) as error:
+            if stop := stop_behind(error):
+                typer.echo(f"interrupted: {_way_on(error) or 'no result was written'}", err=True)
+                raise typer.Exit(143 if isinstance(stop, _TerminatedError) else 130) from error
             if _debug:
                 raise
             way_on = _way_on(error)
@@ -104,7 +118,7 @@ _OF_TORCH = re.compile(
 )
 
 
-def _in_words(error: Exception) -> str:
+def _in_words(error: BaseException) -> str:
     text = _as_options(str(error.args[0] if isinstance(error, KeyError) and error.args else error))
     lacking = _OF_TORCH.search(text) if isinstance(error, RuntimeError) else None
     if lacking is not None or (isinstance(error, MemoryError) and ": " not in text):  # of a library: says no remedy

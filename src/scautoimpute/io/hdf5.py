@@ -10,11 +10,12 @@ import io
 import os
 import struct
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from .._stops import suppress_errors
 from .checks import BadContentError
 from .matrix import row_blocks
 
@@ -87,7 +88,7 @@ def _objects(file: "h5py.File") -> Iterator[Any]:
         item = pending.pop()
         yield item
         for name in item.id if isinstance(item, h5py.Group) else ():
-            with suppress(Exception):  # an object that cannot be opened here cannot be read either
+            with suppress_errors():  # an object that cannot be opened here cannot be read either
                 if item.id.links.get_info(name).type == h5py.h5l.TYPE_HARD:
                     address = h5py.h5o.get_info(item.id, name).addr
                     if address not in seen:
@@ -97,9 +98,9 @@ def _objects(file: "h5py.File") -> Iterator[Any]:
 
 def _read_from_heaps(item: Any) -> None:
     for name in item.attrs:
-        with suppress(Exception):  # of types that h5py does not read
+        with suppress_errors():  # of types that h5py does not read
             item.attrs[name]
-    with suppress(Exception):  # and what is wrong with an array, whoever reads it is told
+    with suppress_errors():  # and what is wrong with an array, whoever reads it is told
         if item.dtype.hasobject and not item.is_virtual:
             for rows in row_blocks(item, _STRINGS_AT_ONCE) if item.shape else [()]:
                 item[rows]

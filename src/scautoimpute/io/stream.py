@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from .._stops import suppress_errors
 from .checks import NAMES_LOOKED_AT, UnreadableFileError
 from .hdf5 import open_hdf5, state_of
 from .lazy import holds_raw, stored_matrix
@@ -235,14 +236,13 @@ def is_stored_by_rows(path: Path) -> bool:
     kind = format_of(path)
     if kind not in {".h5", ".h5ad", ".zarr"}:
         return False
-    try:
+    with suppress_errors():
         if kind == ".h5":
             return is_10x(path)
         with _root(path) as root:
             current = all(root[name].attrs["encoding-version"] == "0.2.0" for name in ("obs", "var"))
             return current and is_described(root) and _holds_rows(root)
-    except Exception:
-        return False
+    return False
 
 
 def names_at(frame: Any, rows: slice) -> "pd.Index[str]":
