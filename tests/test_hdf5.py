@@ -4,15 +4,19 @@ import re
 import signal
 import subprocess
 import sys
+from contextlib import contextmanager
 from importlib.util import find_spec
 
 import anndata as ad
 import h5py
 import numpy as np
 import pytest
+import zarr
 from scipy import sparse
 
 from scautoimpute import datasets, io
+from scautoimpute._stops import raise_kept_stop, stops_kept
+from scautoimpute.io._copying import copy_attributes
 from scautoimpute.io.hdf5 import open_hdf5
 from scautoimpute.io.stream import is_stored_by_rows
 
@@ -143,26 +147,66 @@ def test_a_file_that_changed_is_looked_at_again(tmp_path):
         pass
 
 
-@pytest.mark.parametrize("read", [io.read, is_stored_by_rows])
-def test_ctrl_c_within_the_library_is_no_damage(tmp_path, read):
-    """It comes out of h5py as a ``SystemError`` if it comes while attributes are listed."""
-    datasets.simulate(n_cells=10, n_genes=10, random_state=0).write_h5ad(tmp_path / "cells.h5ad")
+@contextmanager
+def stop_in(name):
+    """Ctrl-C whenever a function of that name is called."""
 
-    def stop_in_a_callback(frame, event, _):
-        if event == "call" and frame.f_code.co_name == "iter_cb":
-            signal.raise_signal(signal.SIGALRM)
+    def stop(frame, event, _):
+        if event == "call" and frame.f_code.co_name == name:
+            sys.setprofile(None)
+            signal.raise_signal(signal.SIGINT)
 
-    def raise_stop(*_):
-        raise KeyboardInterrupt
-
-    was = signal.signal(signal.SIGALRM, raise_stop)
+    was = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
-        sys.setprofile(stop_in_a_callback)
+        sys.setprofile(stop)
         with pytest.raises(KeyboardInterrupt):
-            read(tmp_path / "cells.h5ad")
+            yield
+        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
     finally:
         sys.setprofile(None)
-        signal.signal(signal.SIGALRM, was)
+        signal.signal(signal.SIGINT, was)
+
+
+@pytest.fixture
+def cells():
+    return datasets.simulate(n_cells=10, n_genes=10, random_state=0)
+
+
+# Through the first of these h5py lists attributes, and tells an exception in it as a ``SystemError``
+@pytest.mark.parametrize("name", ["iter_cb", "readinto", "_is_sound"])
+@pytest.mark.parametrize("read", [io.read, is_stored_by_rows])
+def test_ctrl_c_while_the_library_reads_is_no_damage(cells, tmp_path, read, name):
+    cells.write_h5ad(tmp_path / "cells.h5ad")
+    with stop_in(name):
+        read(tmp_path / "cells.h5ad")
+
+
+def test_ctrl_c_while_the_library_is_copied_from_is_no_damage(cells, tmp_path):
+    cells.write_h5ad(tmp_path / "cells.h5ad")
+    group = zarr.open_group(tmp_path / "cells.zarr", mode="w")
+    with open_hdf5(tmp_path / "cells.h5ad") as file, stop_in("iter_cb"):
+        copy_attributes(file, group, tmp_path / "cells.h5ad")
+
+
+@pytest.mark.parametrize("name", ["write", "truncate", "close", "write_elem"])
+def test_ctrl_c_while_the_library_writes_leaves_nothing(cells, tmp_path, name):
+    with stop_in(name):
+        io.write(cells, tmp_path / "cells.h5ad")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_second_ctrl_c_is_not_kept():
+    reached = []
+
+    def asked_twice():
+        reached.append(1)
+        signal.raise_signal(signal.SIGINT)
+        reached.append(2)
+
+    with stop_in("asked_twice"), stops_kept():
+        asked_twice()
+    assert reached == [1]
+    raise_kept_stop()  # nothing is left
 
 
 def test_what_is_no_damage_is_read(tmp_path):

@@ -1,28 +1,46 @@
-"""Ctrl-C, and what stands for it, that a library written in C tells as an error of its own."""
+"""Ctrl-C and SIGTERM while a library written in C calls Python back, which cannot bear them."""
 
-from collections.abc import Iterator
+import signal
+import threading
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
-__all__ = ["raise_stop_behind", "stop_behind", "suppress_errors"]
+__all__ = ["raise_kept_stop", "stops_kept"]
 
-
-def stop_behind(error: BaseException | None) -> KeyboardInterrupt | None:
-    """Return the Ctrl-C that an error came of: one that comes while h5py is in C may end as its ``SystemError``."""
-    while not (error is None or isinstance(error, KeyboardInterrupt)):
-        error = error.__cause__
-    return error
-
-
-def raise_stop_behind(error: BaseException) -> None:
-    """Raise the Ctrl-C that an error came of, if it did."""
-    if stop := stop_behind(error):
-        raise stop from None
+_kept: list[BaseException] = []  # signals are the process's, and so is what is kept of them
 
 
 @contextmanager
-def suppress_errors() -> Iterator[None]:
-    """Suppress whatever a library raises, but not a Ctrl-C that it disguises."""
+def stops_kept() -> Iterator[None]:
+    """Have what Ctrl-C and SIGTERM raise come out of `raise_kept_stop`, or of the end; a second one raises at once.
+
+    For a library that calls Python back and goes on, or never closes, if it meets an exception there. Where signals
+    raise nothing, as in threads, there is nothing to keep.
+    """
+    handlers: dict[int, Callable[..., Any]] = {}
+    if threading.current_thread() is threading.main_thread():
+        found = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+        handlers = {number: handler for number, handler in found.items() if callable(handler)}
+
+    def keep(number: int, frame: Any) -> None:
+        signal.signal(number, handlers[number])
+        try:
+            handlers[number](number, frame)
+        except BaseException as stop:
+            _kept.append(stop)
+
+    for number in handlers:
+        signal.signal(number, keep)
     try:
         yield
-    except Exception as error:
-        raise_stop_behind(error)
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+        raise_kept_stop()
+
+
+def raise_kept_stop() -> None:
+    """Raise what is kept, if anything is."""
+    if _kept:
+        raise _kept.pop()

@@ -12,8 +12,6 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 
-from .._stops import stop_behind
-
 __all__ = ["GO_ON", "Debug", "app", "main", "one_line_errors"]
 
 GO_ON = "go on with: "  # in the note of an error: how a stopped run is finished
@@ -92,12 +90,12 @@ def one_line_errors() -> Iterator[None]:
         warnings.showwarning = _show_warning
         try:
             yield
+        except KeyboardInterrupt as stop:
+            typer.echo(f"interrupted: {_way_on(stop) or 'no result was written'}", err=True)
+            raise typer.Exit(143 if isinstance(stop, _TerminatedError) else 130) from stop
         except typer.Exit:
             raise
-        except (KeyboardInterrupt, Exception) as error:
-            if stop := stop_behind(error):
-                typer.echo(f"interrupted: {_way_on(error) or 'no result was written'}", err=True)
-                raise typer.Exit(143 if isinstance(stop, _TerminatedError) else 130) from error
+        except Exception as error:
             if _debug:
                 raise
             way_on = _way_on(error)
@@ -118,7 +116,7 @@ _OF_TORCH = re.compile(
 )
 
 
-def _in_words(error: BaseException) -> str:
+def _in_words(error: Exception) -> str:
     text = _as_options(str(error.args[0] if isinstance(error, KeyError) and error.args else error))
     lacking = _OF_TORCH.search(text) if isinstance(error, RuntimeError) else None
     if lacking is not None or (isinstance(error, MemoryError) and ": " not in text):  # of a library: says no remedy

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from .._stops import raise_kept_stop, stops_kept
 from .matrix import row_blocks
 from .read import streaming
 
@@ -55,7 +56,8 @@ def copy_members(source: Any, target: Any, *, paths: tuple[Path, Path], but: dic
 
 def copy_attributes(source: Any, target: Any, path: Path) -> None:
     """Copy the attributes of an element of the file at `path`."""
-    with streaming(path):  # as a list: h5py holds its lock while it goes through them, and zarr's threads wait in vain
+    with streaming(path), stops_kept():
+        # As a list: h5py holds its lock while it goes through them, and zarr's threads wait in vain
         attributes = list(source.attrs.items())
     for name, value in attributes:
         target.attrs[name] = _attribute(value, json=not is_hdf5(target))
@@ -106,7 +108,9 @@ def _pieces(array: Any) -> Iterator[slice]:
     n_values = max(1, int(np.prod(array.shape[1:], dtype=np.int64)))
     along = array.chunks[0] if array.chunks else 1
     at_once = _VALUES_PER_PIECE if array.dtype.kind in "biuf" else _TEXTS_PER_PIECE
-    return row_blocks(array, max(1, at_once // n_values // along) * along)
+    for rows in row_blocks(array, max(1, at_once // n_values // along) * along):
+        raise_kept_stop()
+        yield rows
 
 
 def _convert(source: Any, target: Any, name: str, path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from typing import TYPE_CHECKING, Any
 
+from .._stops import raise_kept_stop
 from ._arrays_on_disk import CsrOnDisk, new_dense
 from ._copying import any_strings, copy_attributes, is_hdf5, packing
 from .matrix import CELLS_PER_BLOCK, row_blocks
@@ -62,6 +63,7 @@ def copy_columns(
     make: Any = CsrOnDisk if is_sparse else new_dense
     written = make(group, name, shape=shape, dtype=dtype, compression=compression)
     for rows in row_blocks(matrix, CELLS_PER_BLOCK):
+        raise_kept_stop()
         block = matrix[rows][:, genes_O]
         if is_sparse:
             block.sort_indices()

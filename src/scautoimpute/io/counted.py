@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from .._stops import raise_kept_stop, stops_kept
 from ..progress import progress_bar
 
 if TYPE_CHECKING:
@@ -46,14 +47,14 @@ def counted_bytes(total: int, *, description: str) -> Iterator[Bytes]:
 def hdf5_file(path: Path, written: Bytes | None = None) -> "Iterator[tuple[h5py.File, Callable[[], None]]]":
     """Give a new HDF5 file, what is `written` to which is counted, and a check to call in between.
 
-    A full disk is an ``OSError`` of the check, or at the end. HDF5 itself must not meet it: it could not close the file
-    then, would keep what it has not written, and bring down the process later.
+    A full disk is an ``OSError`` of the check, or at the end, and Ctrl-C comes there too. HDF5 itself must not meet
+    them: it could not close the file then, would keep what it has not written, and bring down the process later.
     """
     import h5py
 
     with _SteadyFile(path, written) as steady:
         try:
-            with h5py.File(steady, "w") as file:
+            with stops_kept(), h5py.File(steady, "w") as file:
                 yield file, steady.check
         finally:
             steady.check()
@@ -72,7 +73,8 @@ class _SteadyFile(io.FileIO):
         self._written = written
 
     def check(self) -> None:
-        """Raise the error that was met, if any."""
+        """Raise the error that was met, if any, or the Ctrl-C."""
+        raise_kept_stop()
         if self._error is not None:
             raise self._error
 

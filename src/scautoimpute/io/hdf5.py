@@ -10,12 +10,12 @@ import io
 import os
 import struct
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .._stops import suppress_errors
+from .._stops import raise_kept_stop, stops_kept
 from .checks import BadContentError
 from .matrix import row_blocks
 
@@ -66,10 +66,11 @@ def _refuse_damaged_heaps(path: Path, _state: tuple[int, ...]) -> None:
     """Read all that lies in global heaps through a file that looks at them before the library does."""
     import h5py
 
-    with _HeapCheckedFile(path) as checked:
+    with _HeapCheckedFile(path) as checked, stops_kept():
         with h5py.File(checked, "r") as file:
             _, checked.width = file.id.get_create_plist().get_sizes()
             for item in _objects(file):
+                raise_kept_stop()
                 _read_from_heaps(item)
                 if checked.damaged_at is not None:
                     break
@@ -88,7 +89,7 @@ def _objects(file: "h5py.File") -> Iterator[Any]:
         item = pending.pop()
         yield item
         for name in item.id if isinstance(item, h5py.Group) else ():
-            with suppress_errors():  # an object that cannot be opened here cannot be read either
+            with suppress(Exception):  # an object that cannot be opened here cannot be read either
                 if item.id.links.get_info(name).type == h5py.h5l.TYPE_HARD:
                     address = h5py.h5o.get_info(item.id, name).addr
                     if address not in seen:
@@ -98,12 +99,13 @@ def _objects(file: "h5py.File") -> Iterator[Any]:
 
 def _read_from_heaps(item: Any) -> None:
     for name in item.attrs:
-        with suppress_errors():  # of types that h5py does not read
+        with suppress(Exception):  # of types that h5py does not read
             item.attrs[name]
-    with suppress_errors():  # and what is wrong with an array, whoever reads it is told
+    with suppress(Exception):  # and what is wrong with an array, whoever reads it is told
         if item.dtype.hasobject and not item.is_virtual:
             for rows in row_blocks(item, _STRINGS_AT_ONCE) if item.shape else [()]:
                 item[rows]
+                raise_kept_stop()
 
 
 class _HeapCheckedFile(io.FileIO):

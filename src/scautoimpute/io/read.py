@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 from scipy import sparse
 
-from .._stops import raise_stop_behind
 from ..errors import MissingDependencyError
 from .checks import BadContentError, NoRoomError, UnreadableFileError, one_line, recognised_suffix
 from .matrix import named_layers
@@ -189,7 +188,6 @@ def parsing(path: Path, kind: type[ValueError] = ValueError) -> Iterator[None]:
         msg = f"{path}: the gzip file is damaged or cut short ({one_line(error)}): get it again"
         raise kind(msg) from error
     except Exception as error:
-        raise_stop_behind(error)
         msg = f"{path} cannot be read, it is damaged or not what its suffix says ({one_line(error)}): get it again"
         raise kind(msg) from error
 

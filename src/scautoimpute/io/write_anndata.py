@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .._stops import raise_stop_behind
 from ._copying import any_strings, packing
 from .checks import one_line
 from .counted import counted_bytes, counted_store, hdf5_file
@@ -98,7 +97,6 @@ def _stored(store: Any, suffix: str) -> None:
     except (OSError, MemoryError):
         raise
     except Exception as error:
-        raise_stop_behind(error)
         msg = f"the object holds something that {suffix} cannot store ({one_line(error)}): convert or remove it"
         raise ValueError(msg) from error
 

@@ -21,7 +21,6 @@ from scipy import sparse
 from torch import Tensor
 
 from .._lock import sole_owner
-from .._stops import raise_stop_behind
 from ..errors import CheckpointError
 from ..io.checks import one_line
 from ..io.complete import complete_or_absent
@@ -70,7 +69,6 @@ class NetworkFile:
         try:
             training.load_state(*_read(self.path))
         except Exception as error:
-            raise_stop_behind(error)
             msg = (
                 f"{self.path} is damaged, so training cannot go on from it: "
                 f"{_start_anew(self.path.parent)} ({one_line(error, limit=80)})"

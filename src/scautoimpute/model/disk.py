@@ -19,7 +19,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .._stops import raise_stop_behind
 from ..io.checks import one_line
 from ..io.complete import complete_or_absent
 from ..io.write import check_writable
@@ -91,7 +90,6 @@ def _one_line_errors(path: Path) -> Iterator[None]:
     except (MemoryError, PermissionError):
         raise
     except Exception as error:
-        raise_stop_behind(error)
         why = f"no {error}" if isinstance(error, KeyError) else one_line(error, limit=150)
         what = f"{str(path)!r} is not a model of scautoimpute, or is damaged"
         msg = f"{what}: give a file that AutoImpute.save, or --model on the command line, wrote ({why})"
