@@ -4,6 +4,8 @@ import re
 import signal
 import subprocess
 import sys
+import threading
+import warnings
 from contextlib import contextmanager
 from importlib.util import find_spec
 
@@ -14,8 +16,8 @@ import pytest
 import zarr
 from scipy import sparse
 
-from scautoimpute import datasets, io
-from scautoimpute._stops import raise_kept_stop, stops_kept
+from scautoimpute import AutoImpute, datasets, impute_file, io, tl
+from scautoimpute._stops import kept_stop, stops_kept
 from scautoimpute.io._copying import copy_attributes
 from scautoimpute.io.hdf5 import open_hdf5
 from scautoimpute.io.stream import is_stored_by_rows
@@ -148,19 +150,20 @@ def test_a_file_that_changed_is_looked_at_again(tmp_path):
 
 
 @contextmanager
-def stop_in(name):
-    """Ctrl-C whenever a function of that name is called."""
+def stop_in(name, *, times=1):
+    """Ctrl-C when a function of that name is called, and when it is called again."""
+    left = [signal.SIGINT] * times
 
     def stop(frame, event, _):
-        if event == "call" and frame.f_code.co_name == name:
-            sys.setprofile(None)
-            signal.raise_signal(signal.SIGINT)
+        if left and event == "call" and frame.f_code.co_qualname == name:
+            signal.raise_signal(left.pop())
 
     was = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         sys.setprofile(stop)
         with pytest.raises(KeyboardInterrupt):
             yield
+        assert not left
         assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
     finally:
         sys.setprofile(None)
@@ -173,7 +176,11 @@ def cells():
 
 
 # Through the first of these h5py lists attributes, and tells an exception in it as a ``SystemError``
-@pytest.mark.parametrize("name", ["iter_cb", "readinto", "_is_sound"])
+LISTED = "AttributeManager.__iter__.<locals>.iter_cb"
+WRITTEN = ["_SteadyFile.write", "_SteadyFile.truncate", "File.close", "write_elem"]
+
+
+@pytest.mark.parametrize("name", [LISTED, "_HeapCheckedFile.readinto", "_HeapCheckedFile._is_sound"])
 @pytest.mark.parametrize("read", [io.read, is_stored_by_rows])
 def test_ctrl_c_while_the_library_reads_is_no_damage(cells, tmp_path, read, name):
     cells.write_h5ad(tmp_path / "cells.h5ad")
@@ -184,29 +191,49 @@ def test_ctrl_c_while_the_library_reads_is_no_damage(cells, tmp_path, read, name
 def test_ctrl_c_while_the_library_is_copied_from_is_no_damage(cells, tmp_path):
     cells.write_h5ad(tmp_path / "cells.h5ad")
     group = zarr.open_group(tmp_path / "cells.zarr", mode="w")
-    with open_hdf5(tmp_path / "cells.h5ad") as file, stop_in("iter_cb"):
+    with open_hdf5(tmp_path / "cells.h5ad") as file, stop_in(LISTED):
         copy_attributes(file, group, tmp_path / "cells.h5ad")
 
 
-@pytest.mark.parametrize("name", ["write", "truncate", "close", "write_elem"])
-def test_ctrl_c_while_the_library_writes_leaves_nothing(cells, tmp_path, name):
-    with stop_in(name):
+@pytest.mark.parametrize(("name", "times"), [*((name, 1) for name in WRITTEN), ("_SteadyFile.write", 5)])
+def test_ctrl_c_while_the_library_writes_leaves_nothing(cells, tmp_path, name, times):
+    with stop_in(name, times=times):
         io.write(cells, tmp_path / "cells.h5ad")
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_second_ctrl_c_is_not_kept():
-    reached = []
+@pytest.mark.parametrize("name", [*WRITTEN, "StoredResult.__init__", "StoredResult.append", "StoredResult.finish"])
+def test_ctrl_c_while_blocks_are_written_leaves_nothing(cells, tmp_path, name):
+    cells.write_h5ad(tmp_path / "cells.h5ad")
+    (tmp_path / "out").mkdir()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of so few cells, and so short a training
+        tl.autoimpute(cells, model=(model := AutoImpute(max_epochs=1, random_state=0)))
+        with stop_in(name):
+            impute_file(tmp_path / "cells.h5ad", output=tmp_path / "out/out.h5ad", model=model)
+    assert list((tmp_path / "out").iterdir()) == []
 
-    def asked_twice():
-        reached.append(1)
-        signal.raise_signal(signal.SIGINT)
-        reached.append(2)
 
-    with stop_in("asked_twice"), stops_kept():
-        asked_twice()
-    assert reached == [1]
-    raise_kept_stop()  # nothing is left
+def test_stops_are_for_the_main_thread():
+    others = []
+
+    def elsewhere():
+        with stops_kept():
+            others.append(kept_stop())
+
+    with stop_in("Thread.start"), stops_kept():
+        thread = threading.Thread(target=elsewhere)
+        thread.start()
+        thread.join()
+    assert others == [None]
+
+
+def test_of_several_stops_the_first_is_raised_and_none_is_left():
+    with stop_in("Thread.__init__", times=2), stops_kept():
+        threading.Thread()
+        assert isinstance(kept_stop(), KeyboardInterrupt)
+        threading.Thread()
+    assert kept_stop() is None
 
 
 def test_what_is_no_damage_is_read(tmp_path):

@@ -25,7 +25,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-_UNTIL_SENT_ANEW = 0.02  # seconds
+_SECONDS_UNTIL_SENT_ANEW = 0.2  # what drops it must be over
 _debug = False
 
 
@@ -50,7 +50,9 @@ def _on_unraisable(lost: "sys.UnraisableHookArgs") -> None:
     """Send a stop anew that came where Python can raise nothing, as where h5py forgets what it has closed."""
     if isinstance(lost.exc_value, KeyboardInterrupt):
         number = signal.SIGTERM if isinstance(lost.exc_value, _TerminatedError) else signal.SIGINT
-        threading.Timer(_UNTIL_SENT_ANEW, os.kill, (os.getpid(), number)).start()
+        timer = threading.Timer(_SECONDS_UNTIL_SENT_ANEW, os.kill, (os.getpid(), number))
+        timer.daemon = True  # or the end of the process would wait, and be stopped
+        timer.start()
     else:
         sys.__unraisablehook__(lost)
 

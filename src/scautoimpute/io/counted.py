@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .._stops import raise_kept_stop, stops_kept
+from .._stops import kept_stop, stops_kept
 from ..progress import progress_bar
 
 if TYPE_CHECKING:
@@ -47,15 +47,21 @@ def counted_bytes(total: int, *, description: str) -> Iterator[Bytes]:
 def hdf5_file(path: Path, written: Bytes | None = None) -> "Iterator[tuple[h5py.File, Callable[[], None]]]":
     """Give a new HDF5 file, what is `written` to which is counted, and a check to call in between.
 
-    A full disk is an ``OSError`` of the check, or at the end, and Ctrl-C comes there too. HDF5 itself must not meet
-    them: it could not close the file then, would keep what it has not written, and bring down the process later.
+    A full disk is an ``OSError`` of the check, or at the end. HDF5 itself must not meet it: it could not close the file
+    then, would keep what it has not written, and bring down the process later. Nor must it meet Ctrl-C, so that what
+    writes to the file does it under `stops_kept`.
     """
     import h5py
 
     with _SteadyFile(path, written) as steady:
         try:
-            with stops_kept(), h5py.File(steady, "w") as file:
+            with stops_kept():
+                file = h5py.File(steady, "w")
+            try:
                 yield file, steady.check
+            finally:
+                with stops_kept():
+                    file.close()
         finally:
             steady.check()
 
@@ -63,24 +69,25 @@ def hdf5_file(path: Path, written: Bytes | None = None) -> "Iterator[tuple[h5py.
 class _SteadyFile(io.FileIO):
     """A file whose writes are counted and never fail: after an error, which is kept, small ones stay in memory.
 
-    Those are HDF5's own records, which it reads again; the large ones are data, which it does not.
+    So they do after a Ctrl-C that is kept. They are HDF5's own records, which it reads again; the large ones are data,
+    which it does not.
     """
 
     def __init__(self, path: Path, written: Bytes | None) -> None:
         super().__init__(path, "w+b")
-        self._error: OSError | None = None
+        self._error: BaseException | None = None
         self._kept: list[tuple[int, bytes]] = []
         self._written = written
 
     def check(self) -> None:
         """Raise the error that was met, if any, or the Ctrl-C."""
-        raise_kept_stop()
         if self._error is not None:
             raise self._error
 
     def write(self, data: Any) -> int:
         left = memoryview(data).cast("B")
         size = len(left)
+        self._error = self._error or kept_stop()
         while len(left) and self._error is None:  # one call of the system writes 2 GB at most
             try:
                 left = left[super().write(left) :]

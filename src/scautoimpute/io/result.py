@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from .._stops import stops_kept
 from ._arrays_on_disk import CsrOnDisk, mark, new_dense
 from ._copying import copy_members, is_hdf5
 from ._copying_genes import OF_GENES, copy_columns, copy_genes
@@ -82,6 +83,7 @@ class StoredResult:
         Raises if something could not be written.
     """
 
+    @stops_kept()
     def __init__(
         self, path: Path, root: Any, cells: StoredCells, *, key: str, storage: Storage, check: Callable[[], None]
     ) -> None:
@@ -116,6 +118,7 @@ class StoredResult:
             some = slice(None) if frame == "obs" or storage.genes_O is None else storage.genes_O
             _replace(root[frame], root[frame].attrs["_index"], names[some].to_numpy())
 
+    @stops_kept()
     def append(self, layer: Any, embedding: "NDArray[np.float32]", sd: Any = None) -> None:
         """Add the rows of some more cells."""
         rows = slice(self.n_rows, self.n_rows + embedding.shape[0])
@@ -133,6 +136,7 @@ class StoredResult:
         self.n_rows = rows.stop
         self.check()
 
+    @stops_kept()
     def finish(self, size_factor: "NDArray[np.float64]", modelled: "NDArray[np.bool_]", record: dict[str, Any]) -> None:
         """Add what is known when all cells have been seen."""
         from anndata.io import write_elem

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from .._stops import stops_kept
 from ._copying import any_strings, packing
 from .checks import one_line
 from .counted import counted_bytes, counted_store, hdf5_file
@@ -42,6 +43,7 @@ def write_h5ad(adata: "AnnData", path: Path, *, compression: str | None = None) 
         with (
             counted_bytes(_expected_bytes(whole), description="writing") as written,
             hdf5_file(path, written) as (file, check),
+            stops_kept(),
         ):
             file.attrs["encoding-type"], file.attrs["encoding-version"] = "anndata", "0.1.0"
             for slot in _SLOTS:
@@ -125,6 +127,7 @@ def _write_loom(adata: "AnnData", path: Path) -> None:
     with (
         counted_bytes(n_bytes // _LOOM_SHRINKS, description="writing") as written,
         hdf5_file(path, written) as (file, check),
+        stops_kept(),
     ):
         file["attrs/LOOM_SPEC_VERSION"] = "3.0.0"
         for name in ("layers", "row_graphs", "col_graphs"):
