@@ -177,7 +177,7 @@ def cells():
 
 # Through the first of these h5py lists attributes, and tells an exception in it as a ``SystemError``
 LISTED = "AttributeManager.__iter__.<locals>.iter_cb"
-WRITTEN = ["_SteadyFile.write", "_SteadyFile.truncate", "File.close", "write_elem"]
+WRITTEN = ["File.__init__", "_SteadyFile.write", "_SteadyFile.truncate", "File.close", "write_elem"]
 
 
 @pytest.mark.parametrize("name", [LISTED, "_HeapCheckedFile.readinto", "_HeapCheckedFile._is_sound"])

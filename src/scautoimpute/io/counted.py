@@ -5,7 +5,7 @@ import json
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -54,15 +54,14 @@ def hdf5_file(path: Path, written: Bytes | None = None) -> "Iterator[tuple[h5py.
     import h5py
 
     with _SteadyFile(path, written) as steady:
+        opened = ExitStack()
         try:
             with stops_kept():
-                file = h5py.File(steady, "w")
-            try:
-                yield file, steady.check
-            finally:
-                with stops_kept():
-                    file.close()
+                file = opened.enter_context(h5py.File(steady, "w"))
+            yield file, steady.check
         finally:
+            with stops_kept():
+                opened.close()
             steady.check()
 
 
