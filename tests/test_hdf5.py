@@ -1,4 +1,7 @@
-"""Damaged HDF5 files: no reader may hang in the library, which holds Python's lock then. So they are read elsewhere."""
+"""HDF5 files that are damaged, and Ctrl-C within the library.
+
+No reader may hang in the library over damage, for it holds Python's lock then: such files are read by other processes.
+"""
 
 import re
 import signal
