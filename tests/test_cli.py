@@ -15,6 +15,7 @@ import sys
 import termios
 import time
 from importlib.metadata import entry_points
+from importlib.util import find_spec
 
 import anndata
 import numpy as np
@@ -183,9 +184,8 @@ def test_json_is_all_of_stdout_and_true(first, first_layer, counts, normalised):
 
 
 def test_too_few_epochs_are_a_warning_that_names_the_option(first):
-    assert stable(first[1].stderr) == [
-        "warning: training ended at --max-epochs 3 before it had converged: raise --max-epochs"
-    ]
+    warnings = [line for line in stable(first[1].stderr) if "no better than gene cell bias" not in line]  # on some GPUs
+    assert warnings == ["warning: training ended at --max-epochs 3 before it had converged: raise --max-epochs"]
 
 
 def test_same_seed_same_bytes(first, files, tmp_path):
@@ -317,7 +317,7 @@ def test_options_of_a_method_reach_it(files, tmp_path, monkeypatch):
     assert used["average"] == "median"
 
 
-@pytest.mark.filterwarnings("ignore:training ended")
+@pytest.mark.filterwarnings("ignore:training ended", "ignore:held-out RMSE")
 @pytest.mark.parametrize(("option", "name"), [("--method", "autoimpute"), ("--preset", "paper")])
 def test_autoimpute_is_a_method_like_the_others(option, name, files, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
@@ -411,6 +411,8 @@ def test_errors_are_one_line_and_leave_nothing(case, files, tmp_path):
 @pytest.mark.parametrize(("arguments", "said"), REFUSED.values(), ids=REFUSED.keys())
 def test_errors_say_what_to_type(arguments, said, files, tmp_path, monkeypatch):
     """Without a process of its own for each."""
+    if "scvi" in arguments and find_spec("scvi"):
+        pytest.skip("the extra is there")
     monkeypatch.chdir(tmp_path)
     done = CliRunner().invoke(app, ["impute", *complete(arguments, files)])
     assert (done.exit_code, done.stdout) == (1, "")

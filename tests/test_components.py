@@ -84,6 +84,7 @@ def test_shrinkage_recovers_a_signal_in_noise():
     assert error(np.ones(2)) > best
 
 
+@pytest.mark.filterwarnings("ignore:held-out deviance")  # there is nothing to learn
 def test_noise_has_no_components():
     assert fit_components(*parted(made_counts(300, 80, spread=0))) is None
     model = AutoImpute("counts", hidden=3, max_epochs=2, n_networks=1, random_state=0)

@@ -341,7 +341,8 @@ def test_expert_weights_are_those_of_brute_force():
 def test_the_sd_is_that_of_draws_from_the_mixture(trained, counts):
     mean, sd = trained.posterior(counts[:3])
     model, rng, x = trained.model_, np.random.default_rng(0), sparse.csr_array(counts[:3])
-    expected = [(m.numpy(), np.broadcast_to(v.numpy(), m.shape)) for m, v in model.experts(x, *[np.zeros(3, int)] * 2)]
+    experts = [(m.cpu().numpy(), v.cpu().numpy()) for m, v in model.experts(x, *[np.zeros(3, int)] * 2)]
+    expected = [(m, np.broadcast_to(v, m.shape)) for m, v in experts]
     which = rng.choice(len(expected), size=40_000, p=model.weights_K)
     draws = np.empty((40_000, 3, 40))
     for expert, (m, v) in enumerate(expected):
@@ -548,7 +549,7 @@ def test_batches_of_a_trained_model(two_batches, tmp_path):
         with pytest.raises(ValueError, match=re.escape(said)):
             model.impute(x, **given)
     model.save(tmp_path / "model")
-    loaded = AutoImpute.load(tmp_path / "model", device="cpu")
+    loaded = AutoImpute.load(tmp_path / "model")
     assert loaded.impute(x, batch=batch, as_batch="b").tobytes() == model.impute(x, batch=batch, as_batch="b").tobytes()
     with pytest.raises(ValueError, match="trained without batches"):
         AutoImpute("counts", hidden=4, max_epochs=3).fit(x).impute(x, as_batch="a")
@@ -629,7 +630,7 @@ def test_a_model_of_genes_that_cannot_be_told_apart_is_not_saved(counts, tmp_pat
 
 def test_a_saved_model_gives_the_same_bytes(trained, counts, tmp_path):
     trained.save(tmp_path / "model")
-    loaded = AutoImpute.load(tmp_path / "model", device="cpu")
+    loaded = AutoImpute.load(tmp_path / "model")
     assert [a.tobytes() for a in loaded.posterior(counts)] == [a.tobytes() for a in trained.posterior(counts)]
     assert loaded.embed(counts).tobytes() == trained.embed(counts).tobytes()
     assert loaded.weights_ == trained.weights_

@@ -510,6 +510,7 @@ UNDER_A_LIMIT = """
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the limit on a process's data is Linux's")
+@pytest.mark.skipif(torch.version.cuda is not None, reason="CUDA's libraries take more memory than the limit")
 def test_what_would_not_fit_in_memory_is_trained_on_and_written(tmp_path):
     rng = np.random.default_rng(0)
     blocks = (2 * (rng.integers(0, 5, (500, 3000), dtype=np.int8).clip(2) - 2) for _ in range(20))

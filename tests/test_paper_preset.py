@@ -338,11 +338,11 @@ def test_fitting_with_the_preset_trains_that_network():
         model = AutoImpute(preset="paper", hidden=300, max_epochs=1).fit(x)
     assert model.held_out_ is None
     assert list(model.history_["epoch"]) == [1]
-    weights = model.model_.network.encoder[0].weight.numpy()
+    reconstruction = model.impute(x, keep_observed=False)
+    net = model.model_.network.cpu()
+    weights = net.encoder[0].weight.numpy()
     assert weights.shape == (300, 30)
     assert weights.std() == pytest.approx(1, abs=0.03)
-    reconstruction = model.impute(x, keep_observed=False)
-    net = model.model_.network
     hidden = 1 / (1 + np.exp(-(x @ weights.T + net.encoder[0].bias.numpy())))
     expected = hidden @ net.decoder.weight.numpy().T + net.decoder.bias.numpy()
     np.testing.assert_allclose(reconstruction, np.maximum(expected, 0), atol=1e-4)

@@ -13,6 +13,7 @@ import anndata
 import numpy as np
 import psutil
 import pytest
+import torch
 import zarr
 from anndata import AnnData
 from scipy import sparse
@@ -295,6 +296,7 @@ def test_many_chunks_with_few_files_open(adata, tmp_path, n_chunks):
     assert found.layers["imputed"].tobytes() == wanted.layers["imputed"].tobytes()
 
 
+@pytest.mark.skipif(torch.version.cuda is not None, reason="CUDA's libraries take more memory than the limit")
 def test_a_machine_with_little_memory(folder):
     """Which a network of half a million units does not fit in; whether the machine or the limit says so."""
     large = ["--hidden", "500000"]
