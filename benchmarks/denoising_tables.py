@@ -94,7 +94,7 @@ def write_tables(rows: pd.DataFrame, path: Path, *, jobs: int) -> str:
         known = rows.dropna(subset=[measure])
         if len(known):
             parts += [f"## {title}", words, score_table(known, measure, more=more, digits=digits)]
-    parts += ["## Median seconds to choose and to fit", seconds_table(rows)]
+    parts += ["## Median seconds to choose and to fit", *of_gpus(rows), seconds_table(rows)]
     text = "\n\n".join(parts) + "\n"
     path.write_text(text, encoding="utf-8")
     return text
@@ -181,6 +181,12 @@ def score_table(rows: pd.DataFrame, measure: str, *, more: bool, digits: int) ->
             cells.append(text if found["count"] == most[name] else f"{text} n={found['count']:.0f}")
         lines.append([method, *cells])
     return markdown(["method", *datasets], lines)
+
+
+def of_gpus(rows: pd.DataFrame) -> list[str]:
+    """Which seconds are not of the processor: those whose note names a GPU."""
+    there = rows[rows["note"].fillna("").str.startswith("on an NVIDIA")]
+    return [f"Those of {row.method} on {row.dataset}: {row.note}." for row in there.itertuples()]
 
 
 def seconds_table(rows: pd.DataFrame) -> str:
