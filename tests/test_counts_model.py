@@ -551,8 +551,11 @@ def test_batches_of_a_trained_model(two_batches, tmp_path):
     model.save(tmp_path / "model")
     loaded = AutoImpute.load(tmp_path / "model")
     assert loaded.impute(x, batch=batch, as_batch="b").tobytes() == model.impute(x, batch=batch, as_batch="b").tobytes()
-    with pytest.raises(ValueError, match="trained without batches"):
-        AutoImpute("counts", hidden=4, max_epochs=3).fit(x).impute(x, as_batch="a")
+    without = AutoImpute("counts", hidden=4, max_epochs=3).fit(x)
+    for given in ({"as_batch": "a"}, {"batch": batch}):
+        with pytest.raises(ValueError, match="trained without batches"):
+            without.impute(x, **given)
+    assert without.impute(x, batch=["a"] * 180).tobytes() == without.impute(x).tobytes()
     with pytest.raises(ValueError, match="has no effect with objective='masked'"):
         AutoImpute().fit(np.log2(x + 1), batch=batch)
 

@@ -9,10 +9,13 @@ import sys
 import time
 from importlib.util import find_spec
 
+import anndata
 import numpy as np
 import psutil
 import pytest
+from scipy import sparse
 
+import scautoimpute as sai
 from scautoimpute import datasets
 from scautoimpute.evaluation import evaluate, reproduce
 
@@ -479,10 +482,49 @@ def test_labels_that_cannot_be_used_are_refused(tmp_path, labels, words):
 
 
 def test_a_file_of_another_format_is_evaluated(tmp_path):
-    adata = datasets.simulate(n_cells=30, n_genes=60)
-    adata.to_df().to_csv(tmp_path / "mine.csv")
+    datasets.simulate(n_cells=30, n_genes=60).to_df().to_csv(tmp_path / "mine.csv")
     results = evaluate(tmp_path / "mine.csv", output=tmp_path / "out", methods=["none"], seeds=1)
     assert {cell["status"] for cell in results["cells"]} == {"done"}
+
+
+def test_a_folder_is_evaluated_and_known_again(tmp_path):
+    """As zarr and 10x are."""
+    adata = datasets.simulate(n_cells=30, n_genes=60)
+    sai.write(adata, tmp_path / "mine.zarr")
+    once = {"output": tmp_path / "out", "methods": ["none"], "seeds": 1}
+    results = evaluate(tmp_path / "mine.zarr", **once)
+    assert {cell["status"] for cell in results["cells"]} == {"done"}
+    evaluate(tmp_path / "mine.zarr", **once, table_only=True)
+    sai.write(adata[:29].copy(), tmp_path / "mine.zarr", overwrite=True)
+    with pytest.raises(ValueError, match="mine"):
+        evaluate(tmp_path / "mine.zarr", **once)
+
+
+def test_counts_without_structure_are_not_to_be_imputed(tmp_path):
+    """Pooled neighbours foretell more than the counts as they are, and no more than the mean of each gene."""
+    rng = np.random.default_rng(0)
+    rate_NG = rng.gamma(20, 1 / 20, (150, 1)) * rng.gamma(0.5, 1, 80)
+    anndata.AnnData(sparse.csr_matrix(rng.poisson(rate_NG).astype(np.float32))).write_h5ad(tmp_path / "noise.h5ad")
+    methods = ["none", "gene_mean", "gene_cell_bias", "knn"]
+    results = evaluate(tmp_path / "noise.h5ad", output=tmp_path / "out", methods=methods, seeds=2)
+    deviances = {
+        cell["method"]: cell["scores"][0]["value"] for cell in results["cells"] if cell["experiment"] == "molecules"
+    }
+    assert deviances["gene_mean"] < deviances["knn"] < deviances["none"]
+    assert results["recommendation"].startswith("Do not impute")
+
+
+def test_a_script_without_a_guard_evaluates(tmp_path):
+    """The processes that do the work do not run the script again."""
+    datasets.simulate(n_cells=30, n_genes=60).write_h5ad(tmp_path / "mine.h5ad")
+    (tmp_path / "script.py").write_text(
+        "from scautoimpute.evaluation import evaluate\n"
+        "results = evaluate('mine.h5ad', output='out', methods=['none'], seeds=1)\n"
+        "print({cell['status'] for cell in results['cells']})\n"
+    )
+    words = [sys.executable, "script.py"]
+    done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, check=False, timeout=120)
+    assert done.stdout == "{'done'}\n", done.stderr
 
 
 # ------------------------------------------------------------------------------------------------ the command line

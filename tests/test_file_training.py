@@ -578,3 +578,15 @@ def test_a_budget_is_refused_in_a_line(adata, tmp_path, more, said):
     assert done.exit_code == 1
     assert done.stderr.splitlines()[-1].startswith(said)
     assert [p.name for p in tmp_path.iterdir()] == ["in.h5ad"]
+
+
+@pytest.mark.filterwarnings("ignore:1 of 1100 cells have no reads")
+def test_what_a_model_beside_it_leaves_no_choice_of_is_refused(adata, tmp_path):
+    write_h5ad(adata, tmp_path)
+    files = {"source": tmp_path / "in.h5ad", "output": tmp_path / "out.h5ad"}
+    model = AutoImpute("masked", **QUICK)
+    with pytest.raises(ValueError, match="both model= and objective='counts' were given"):
+        impute_file(**files, model=model, objective="counts")
+    impute_file(**files, model=model, objective="masked")
+    with pytest.raises(ValueError, match=r"checkpoint=.* has no effect with a trained model"):
+        impute_file(**files, model=model, checkpoint=tmp_path / "progress", overwrite=True)

@@ -6,6 +6,7 @@ import resource
 import subprocess
 import sys
 import tempfile
+import warnings
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -452,6 +453,35 @@ def test_a_link_is_followed_not_replaced(tmp_path, adata):
     write(adata, tmp_path / "link.csv", overwrite=True)
     assert (tmp_path / "link.csv").is_symlink()
     same_matrix(read(target), COUNTS, CELLS, GENES)
+
+
+@pytest.mark.parametrize("name", ["link.h5ad", "link.zarr", "link.csv.gz", "link.mtx"])
+def test_the_suffix_of_a_link_tells_the_format(tmp_path, adata, name):
+    """As of data that are kept under digests."""
+    (tmp_path / name).symlink_to(tmp_path / "0f3a.blob")
+    for _ in range(2):
+        write(adata, tmp_path / name, overwrite=True)
+        same_matrix(read(tmp_path / name), COUNTS, CELLS, GENES)
+    assert (tmp_path / name).is_symlink()
+    assert {path.name for path in tmp_path.iterdir()} == {name, "0f3a.blob"}
+
+
+def test_a_column_of_any_name_is_written(tmp_path, adata):
+    adata.obsm["table"] = pd.DataFrame({"group": np.arange(len(CELLS)), "format": 1}, index=adata.obs_names)
+    for name in ("out.h5ad", "out.zarr"):
+        write(adata, tmp_path / name)
+        assert list(read(tmp_path / name).obsm["table"]) == ["group", "format"]
+
+
+@pytest.mark.filterwarnings("ignore:a .loom holds X")
+def test_a_loom_says_which_column_has_no_place(tmp_path, adata):
+    adata.var["Gene"] = [f"symbol {name}" for name in adata.var_names]
+    with pytest.warns(UserWarning, match="left out: the column of that name"):
+        write(adata, tmp_path / "out.loom")
+    adata.var["Gene"] = adata.var_names
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", message="a .loom holds the names")
+        write(adata, tmp_path / "out.loom", overwrite=True)
 
 
 def test_check_writable_finds_what_write_would_meet(tmp_path, monkeypatch):

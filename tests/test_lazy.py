@@ -160,6 +160,16 @@ def test_what_is_bad_is_refused(counts, case):
         imputed_lazy(sai.datasets.pbmc68k_reduced().T, model, **options)
 
 
+def test_logs_are_refused(counts, case):
+    model, options, _ = case
+    logs = counts.copy()
+    logs.X = sparse.csr_matrix(np.log1p(counts.X.toarray()))
+    with pytest.raises(ValueError, match=r"look logged|are not whole numbers"):
+        imputed_lazy(logs, model, **options).compute()
+    logs.uns["log1p"], logs.layers["counts"] = {}, counts.X
+    imputed_lazy(logs, model, layer="counts", **options)
+
+
 def test_without_dask_it_says_what_to_install(counts, case, monkeypatch):
     monkeypatch.setitem(sys.modules, "dask.array", None)
     with pytest.raises(sai.MissingDependencyError, match=r'needs dask.* pip install "scautoimpute\[lazy\]"'):

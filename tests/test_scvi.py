@@ -1,5 +1,6 @@
 """scVI through this package, where scvi-tools is installed (it is no part of the development dependencies)."""
 
+import os
 import random
 import sys
 
@@ -38,7 +39,10 @@ def test_global_generators_and_the_folder_are_left_alone(counts, tmp_path, monke
     import torch
 
     def states():
-        return np.random.get_state()[1].tolist(), random.getstate(), torch.get_rng_state().tolist()  # noqa: NPY002
+        import scvi
+
+        generators = np.random.get_state()[1].tolist(), random.getstate(), torch.get_rng_state().tolist()  # noqa: NPY002
+        return *generators, scvi.settings.seed, torch.backends.cudnn.deterministic, dict(os.environ)
 
     monkeypatch.chdir(tmp_path)
     before = states()

@@ -507,3 +507,31 @@ def test_half_precision_counts_are_imputed(counts):
     for adata in (whole, half):
         sai.tl.autoimpute(adata, model=fast())
     np.testing.assert_array_equal(dense(half.layers["imputed"]), dense(whole.layers["imputed"]))
+
+
+@pytest.mark.filterwarnings("ignore:training ended", "ignore:held-out")
+@pytest.mark.parametrize("objective", ["masked", "counts"])
+def test_repeated_gene_names_are_imputed_and_drawn(objective):
+    """As scanpy reads 10x files; only another object's genes cannot be told apart."""
+    adata = sai.datasets.simulate(n_cells=60, n_genes=80, random_state=0)
+    most = np.argsort(np.asarray(adata.X.sum(axis=0)).ravel())[-2:]
+    adata.var_names = ["twin" if gene in most else name for gene, name in enumerate(adata.var_names)]
+    model = AutoImpute(objective, hidden=4, max_epochs=2)
+    sai.tl.autoimpute(adata, model=model, n_top_genes="all")
+    assert model.genes_.count("twin") == 2
+    figure = sai.pl.overview(adata)
+    assert len(figure.axes) > 2
+    adata.var_names = [f"gene{number}" for number in range(80)]
+    with pytest.raises(ValueError, match="gene names of the model repeat"):
+        sai.tl.autoimpute(adata, model=model)
+
+
+@pytest.mark.filterwarnings("ignore:training ended", "ignore:held-out")
+def test_values_whose_log_is_nothing_are_imputed():
+    """Such as are left when what floats around the cells has been taken away."""
+    adata = sai.datasets.simulate(n_cells=60, n_genes=80, random_state=0)
+    adata.X = adata.X.astype(np.float64) * 1.5
+    adata.X.data[::7] = 1e-20
+    sai.tl.autoimpute(adata, model=AutoImpute("masked", hidden=4, max_epochs=2))
+    layer = adata.layers["imputed"]
+    assert np.isfinite(layer.toarray() if sparse.issparse(layer) else layer).all()

@@ -2,6 +2,7 @@
 
 import re
 
+import anndata
 import numpy as np
 import pytest
 from scipy import sparse
@@ -235,6 +236,17 @@ def test_reads_are_not_split():
     assert set(found.held_out.rivals) | set(found.held_out.failed) == {"als", "magic"}
 
 
+def test_values_that_are_not_whole_are_judged_by_hidden_entries(tmp_path):
+    adata = bundled()
+    adata.X = sparse.csr_matrix(adata.X.multiply(np.random.default_rng(0).uniform(0.5, 9, size=adata.shape)))
+    methods.impute(adata, method="knn")
+    found = examine(adata, labels="cell_type", **SMALL)
+    assert found.held_out.kind == "entries"
+    assert found.held_out.harm.found == {}
+    write_trust_report(found, tmp_path / "r.html")
+    assert "the values are not whole numbers, and this is measured on counts" in text_of(tmp_path / "r.html")
+
+
 def test_rivals_foretell_the_same_molecules(smoothed):
     assert smoothed.held_out.rivals["knn"].mean == 0  # itself
     assert smoothed.held_out.rivals["alra"].standard_error > 0
@@ -386,9 +398,43 @@ def test_a_model_that_is_applied_is_reported_without_training(folder, output):
     done = CliRunner().invoke(app, ["impute", *arguments, "--labels", "cell_type"])
     assert done.exit_code == 0, done.output
     said = text_of(folder / "r.html")
-    assert "The model was trained before, on other data" in said
+    assert "but has learned from if it was trained on these cells" in said
     assert "<h2>Training</h2>" in said
     assert "Training curve" not in said
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_some_genes_of_a_model_that_is_applied_are_reported_of_all(folder):
+    """Whether the input is read a block at a time or as a whole."""
+    quick = ["--objective", "masked", "--max-epochs", "3", "--hidden", "8"]
+    assert command(*quick, "--model", "m.sai").exit_code == 0
+    adata = anndata.read_h5ad("in.h5ad")
+    adata.to_df().to_csv("in.csv")
+    (folder / "genes.txt").write_text("\n".join(AutoImpute.load("m.sai").genes_[:5]))
+    said = []
+    for name in ("in.h5ad", "in.csv"):
+        words = [name, "-o", "some.h5ad", "--overwrite", "--from-model", "m.sai", "--output-genes", "genes.txt"]
+        done = CliRunner().invoke(app, ["impute", *words, "--report", "r.html"])
+        assert done.exit_code == 0, done.output
+        said.append(re.search(r"On 10 % of the .*? is .*?\.", text_of(folder / "r.html"))[0])
+    assert said[0] == said[1]
+    assert anndata.read_h5ad("some.h5ad").n_vars == 5
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_batches_of_a_model(folder):
+    adata = anndata.read_h5ad("in.h5ad")
+    adata.obs["donor"] = np.where(np.arange(adata.n_obs) % 2, "a", "b")
+    adata.write_h5ad("in.h5ad")
+    quick = ["--objective", "counts", "--max-epochs", "3", "--hidden", "8", "--batch-key", "donor"]
+    done = command(*quick, "--model", "m.sai", "--report", "r.html")
+    assert done.exit_code == 0, done.output
+    assert "the method, trained anew without batches, never saw" in text_of(folder / "r.html")
+    (folder / "out.h5ad").unlink()
+    done = command("--from-model", "m.sai", "--batch-key", "donor", "--report", "r2.html")
+    assert done.exit_code == 1
+    assert "the model was trained on batches (a, b" in done.stderr
+    assert not (folder / "out.h5ad").exists()
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")  # so few cells are too few, and the command says so

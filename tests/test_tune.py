@@ -15,6 +15,7 @@ import scautoimpute as sai
 from scautoimpute import AutoImpute
 from scautoimpute.cli import app
 from scautoimpute.metrics import recovery_scores
+from scautoimpute.model.settings import MANY_CELLS
 from scautoimpute.tuning import Tuning, tune_processed
 from scautoimpute.tuning.grid import TUNABLE, candidates, plan_rungs
 from scautoimpute.tuning.search import _gain
@@ -286,15 +287,15 @@ def test_processed_data_in_every_form(counts):
 
 
 def test_the_grids_hold_the_defaults():
-    for preset in (None, "paper"):
-        tried = candidates(None, preset)
+    for preset, n_cells in ((None, 60), (None, MANY_CELLS + 1), ("paper", MANY_CELLS + 1)):
+        tried = candidates(None, preset, n_cells)
         assert len(tried) == 36
-        settings = AutoImpute(preset=preset).settings.to_json()
+        settings = AutoImpute(preset=preset).settings.for_cells(n_cells).to_json()
         assert tried[0] == {name: settings[name] for name in TUNABLE} | {"hidden": settings["hidden"][0]}
 
 
 def test_what_is_not_in_the_grid_stays_as_the_preset_has_it():
-    assert candidates({"hidden": [512, 512, 128]}, None) == [{"hidden": 128}, {"hidden": 512}]
+    assert candidates({"hidden": [512, 512, 128]}, None, 60) == [{"hidden": 128}, {"hidden": 512}]
 
 
 @pytest.mark.parametrize(
@@ -367,6 +368,17 @@ def test_the_command_prints_what_the_function_returns(folder, paper, monkeypatch
     assert settings["learning_rate"] == paper.best["learning_rate"]
     assert list(settings["hidden"]) == [paper.best["hidden"]]
     assert (settings["preset"], settings["max_epochs"]) == ("paper", 20)
+
+
+@pytest.mark.filterwarnings("ignore:training ended at max_epochs", "ignore:held-out RMSE")
+def test_the_command_asks_for_the_objective_that_was_tuned(folder, monkeypatch):
+    """For molecules another one is the default."""
+    quick = ["--grid", "hidden=4", "--max-epochs", "2"]
+    done = typed(folder, monkeypatch, "tune", "cells.h5ad", *quick, "--json")
+    _, *words = shlex.split(json.loads(done.stdout)["command"])
+    imputed = typed(folder, monkeypatch, *words)
+    assert imputed.exit_code == 0, imputed.stderr
+    assert anndata.read_h5ad(folder / "imputed.h5ad").uns["imputed"]["settings"]["objective"] == "masked"
 
 
 def test_json_is_all_of_stdout(folder, paper, monkeypatch):

@@ -9,15 +9,13 @@ import re
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+import pandas as pd
 from scipy import sparse
 
 from ._genes import FloatArray, IntArray
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 # Least share of the model's genes, and of their reads, that data must have. The networks are trained with 10 to 90 %
 # of each cell's entries hidden. When 60 % were the most, they predicted better than gene means did with half of the
@@ -98,12 +96,14 @@ def align_genes(wanted: list[str], names: "pd.Index[str]", *, share_G: FloatArra
     Raises
     ------
     ValueError
-        If `names` repeat, or fewer than half of the genes are there, or genes with less than half of the reads.
+        If `names` repeat or `wanted` do, or fewer than half of the genes are there, or genes with less than half of
+        the reads.
     """
-    if not names.is_unique:
-        repeated = names[names.duplicated()][0]
-        msg = f"gene names repeat (e.g. {str(repeated)!r}), so the model's genes cannot be found: make them unique"
-        raise ValueError(msg)
+    for whose, those in (("", names), (" of the model", pd.Index(wanted))):
+        if not those.is_unique:
+            twin = str(those[those.duplicated()][0])
+            msg = f"gene names{whose} repeat (e.g. {twin!r}), so the model's genes cannot be found: make them unique"
+            raise ValueError(msg)
     position_G: IntArray = names.get_indexer(wanted).astype(np.int64)
     found_G = position_G >= 0
     share = None if share_G is None or not share_G.any() else float(share_G[found_G].sum() / share_G.sum())

@@ -47,11 +47,15 @@ def batch_positions(
     Raises
     ------
     ValueError
-        If the model was trained with batches and none are given, or a name is not among those it was trained on.
+        If the model was trained with batches and none are given, or without and there are some, or a name is not among
+        those it was trained on.
     """
     if not known:
         if as_batch is not None:
             msg = f"as_batch={as_batch!r} has no effect on a model trained without batches: leave it out"
+            raise ValueError(msg)
+        if batch is not None and np.unique(_labels(batch, n_cells)).size > 1:
+            msg = "batch= has no effect on a model trained without batches: leave it out, or train with it"
             raise ValueError(msg)
         return np.zeros(n_cells, dtype=np.intp), None
     if batch is None:

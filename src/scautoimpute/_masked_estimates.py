@@ -47,5 +47,5 @@ def impute_block(
         imputed *= detection.predict(x)  # E[x] = P(detected) · E[x | detected]
     imputed[np.diff(x.indptr) == 0] = 0  # nothing is known of a cell without observed entries
     if keep_observed:
-        imputed[x.nonzero()] = x.data
+        imputed[np.repeat(np.arange(x.shape[0]), np.diff(x.indptr)), x.indices] = x.data  # stored zeros among them
     return imputed

@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING, Any, NamedTuple, cast, get_args
 
 from ._counts import checked_counts, has_fractions
-from ._estimand import Estimand
+from ._estimand import Estimand, check_estimand
 from ._umi import LARGEST_UMI_DECILE, SMALLEST_READ_TOTAL, UmiVerdict, umi_like
 from .io.checks import refuse_transposed
 from .model.settings import Objective, Settings
@@ -11,9 +11,12 @@ from .model.settings import Objective, Settings
 if TYPE_CHECKING:
     from anndata import AnnData
 
+    from .autoimpute import AutoImpute
+
 __all__ = [
     "OF_FRACTIONS",
     "Chosen",
+    "check_model",
     "chosen_objective",
     "objective_by",
     "objective_for",
@@ -132,3 +135,24 @@ def objective_by(verdict: UmiVerdict) -> Chosen:
 def objective_of_model(settings: Settings, *, is_fitted: bool) -> Chosen:
     """Return the objective of a model that was given, trained or not."""
     return Chosen(settings.objective, "as the model was trained" if is_fitted else "as the model was made")
+
+
+def check_model(
+    model: "AutoImpute | None", objective: str | None, preset: str | None = None, estimand: str | None = None
+) -> None:
+    """Refuse what was asked for beside a model that is something else; without a model, what does not go together."""
+    if model is None:
+        check_estimand(estimand, preset=preset, objective=objective)
+        return
+    given = {"preset": preset, "objective": objective if objective != model.settings.objective else None}
+    for name, value in given.items():
+        if value is not None:
+            its_own = f"AutoImpute({name}={value!r})"
+            msg = f"both model= and {name}={value!r} were given: set the {name} of the model, {its_own}"
+            raise ValueError(msg)
+    check_estimand(estimand, preset=model.settings.preset, objective=model.settings.objective)
+    if estimand == "expected" and model.estimand != "expected":
+        msg = (
+            "estimand='expected' asks for what this model does not learn: make it with AutoImpute(estimand='expected')"
+        )
+        raise ValueError(msg)

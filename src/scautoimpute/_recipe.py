@@ -218,10 +218,11 @@ def aligned_genes(names: "pd.Index[str]", recipe: dict[str, Any], *, stacklevel:
 
 
 def model_shares(recipe: dict[str, Any] | None) -> FloatArray | None:
-    """Share of all reads of the training data that each gene of a model had, if its recipe is known."""
-    if recipe is None:
+    """Share of all reads of the training data that each gene of a model had, if its recipe and names tell."""
+    kept = pd.Index([] if recipe is None else recipe["kept_genes"])
+    if recipe is None or not kept.is_unique:
         return None
-    share: FloatArray = np.asarray(recipe["kept_share"])[pd.Index(recipe["kept_genes"]).get_indexer(recipe["genes"])]
+    share: FloatArray = np.asarray(recipe["kept_share"])[kept.get_indexer(recipe["genes"])]
     return share
 
 

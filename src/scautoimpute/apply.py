@@ -13,7 +13,7 @@ from ._counts_stream import CountsRun
 from ._estimand import keeps_observed
 from ._file_training import ToTrainOn, cells_to_train_on, refuse_budget, train_cells
 from ._masked_stream import MaskedRun
-from ._objective import objective_of_model
+from ._objective import check_model, objective_of_model
 from ._output_form import WHOLE, OutputForm
 from ._refusals import refuse_for_counts, refuse_for_masked, refuse_form_in, refuse_sd_in_text
 from ._staging import Staging, bytes_of
@@ -22,6 +22,7 @@ from .io import check_writable, read, refuse_transposed, write
 from .io.complete import complete_or_absent
 from .io.result import Storage, stored_result
 from .io.stream import StoredCells, is_stored_by_rows, open_cells
+from .io.write import suffix_of
 from .scales import check_scale
 
 if TYPE_CHECKING:
@@ -188,12 +189,16 @@ def impute_file(
         "overwrite": overwrite,
     }
     if estimator is not None and estimator.is_fitted:
+        if checkpoint is not None:
+            msg = f"checkpoint={str(checkpoint)!r} has no effect with a trained model: leave it out"
+            raise ValueError(msg)
         recipe_of(estimator)  # refuses a model that cannot be applied, before anything is read
         with cells_of(source, output=output, transpose=transpose) as cells:
             return impute_cells(cells, model=estimator, layer=layer, **wanted)
     staging = Staging(output.resolve().parent, None if max_memory is None else bytes_of(max_memory))
     asked = {"objective": objective, "preset": None, "estimand": None}
     if estimator is not None:
+        check_model(estimator, objective)
         made = estimator.settings
         asked = {"objective": made.objective, "preset": made.preset, "estimand": estimator.estimand}
     wanted |= {"n_top_genes": n_top_genes, "flavor": flavor, "genes": genes, "checkpoint": checkpoint}
@@ -355,7 +360,7 @@ def impute_cells(
         run.output.is_sparse, posterior_sd, form.matrix, form.dtype, run.output.shown.genes_O, compression
     )
     with (
-        complete_or_absent(output.expanduser().resolve()) as beside,
+        complete_or_absent(output.expanduser().resolve(), suffix=suffix_of(output)) as beside,
         stored_result(beside, cells, name=output, key=key_added, storage=storage) as result,
     ):
         for rows in run.blocks():

@@ -10,7 +10,7 @@ import numpy as np
 
 from ._application import recipe_of
 from ._batches import batch_positions
-from ._counts import refuse_values
+from ._counts import refuse_logs, refuse_values
 from ._counts_layer import Batches, CountsOutput
 from ._counts_run import batch_labels, depths
 from ._estimand import keeps_observed
@@ -39,6 +39,7 @@ if TYPE_CHECKING:
 __all__ = ["imputed_lazy"]
 
 CELLS_PER_CHUNK = 2048
+_FIRST_CELLS = 2048  # of which it is asked whether they are logs
 
 
 def imputed_lazy(
@@ -88,8 +89,8 @@ def imputed_lazy(
     NotFittedError
         If `model` has not been trained.
     ValueError
-        If the data do not fit the model, or an option is unknown or has no effect with its objective; when it is
-        computed, if values are no counts.
+        If the data do not fit the model, or an option is unknown or has no effect with its objective; if the first
+        values are logs; when it is computed, if values are no counts.
 
     Warns
     -----
@@ -120,6 +121,9 @@ def imputed_lazy(
         refuse_for_masked(scale, depth, {"batch_key": batch_key, "as_batch": as_batch})
         estimate, n_genes = _of_masked(adata, estimator, keep_observed=keep_observed, **asked)
     counts = _by_rows(counts_matrix(adata, layer), cells_per_chunk, array)
+    if estimator.settings.objective == "masked":  # counts have no fractions, which is asked of every block
+        first = block_csr(counts[:_FIRST_CELLS].compute())
+        refuse_logs(first, flagged=layer is None and "log1p" in adata.uns)
     return cast(
         "Array",
         counts.map_blocks(

@@ -216,8 +216,7 @@ def _check(adata: "AnnData", key: str, color: str | None = None) -> None:
 
 def _modelled(adata: "AnnData", key: str) -> "NDArray[np.int64]":
     """Return the positions of the genes that the run `key` modelled."""
-    positions: NDArray[np.int64] = adata.var_names.get_indexer(adata.uns[key]["genes"])
-    return positions[positions >= 0]
+    return np.flatnonzero(adata.var_names.isin(adata.uns[key]["genes"]))
 
 
 def _log_counts(adata: "AnnData", key: str, layer: str | None, genes: "NDArray[np.int64]") -> "NDArray[Any]":

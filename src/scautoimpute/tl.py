@@ -7,9 +7,9 @@ import numpy as np
 
 from ._application import check_key
 from ._counts_run import impute_counts
-from ._estimand import Estimand, check_estimand, keeps_observed
+from ._estimand import Estimand, keeps_observed
 from ._masked_run import impute_masked
-from ._objective import objective_for, objective_of_model
+from ._objective import check_model, objective_for, objective_of_model
 from ._output_form import OutputForm
 from ._refusals import refuse_for_counts, refuse_for_masked
 from .autoimpute import AutoImpute
@@ -187,7 +187,7 @@ def autoimpute(
             "adata.to_memory(), copy=True, or impute_file"
         )
         raise ValueError(msg)
-    _check_model(model, objective, preset, estimand)
+    check_model(model, objective, preset, estimand)
     if copy:
         adata = adata.to_memory(copy=True) if adata.isbacked else adata.copy()
     asked = {"objective": objective, "preset": preset, "estimand": estimand}
@@ -217,21 +217,3 @@ def autoimpute(
     if had_before and not posterior_sd:
         adata.layers.pop(f"{key_added}_sd", None)  # of the layer that was replaced
     return adata if copy else None
-
-
-def _check_model(model: AutoImpute | None, objective: str | None, preset: str | None, estimand: str | None) -> None:
-    if model is None:
-        check_estimand(estimand, preset=preset, objective=objective)
-        return
-    given = {"preset": preset, "objective": objective if objective != model.settings.objective else None}
-    for name, value in given.items():
-        if value is not None:
-            its_own = f"AutoImpute({name}={value!r})"
-            msg = f"both model= and {name}={value!r} were given: set the {name} of the model, {its_own}"
-            raise ValueError(msg)
-    check_estimand(estimand, preset=model.settings.preset, objective=model.settings.objective)
-    if estimand == "expected" and model.estimand != "expected":
-        msg = (
-            "estimand='expected' asks for what this model does not learn: make it with AutoImpute(estimand='expected')"
-        )
-        raise ValueError(msg)

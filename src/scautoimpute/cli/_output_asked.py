@@ -54,8 +54,5 @@ def refuse_report_of(form: "OutputForm", report: Path | None) -> None:
     """Refuse a report of a run that leaves out what the report looks at."""
     given = [option for name, option in _INSTEAD.items() if getattr(form, name) not in {None, "float32", True}]
     if report is not None and given:
-        msg = (
-            f"--report looks at the estimates of all genes in full, which {given[0]} leaves out: give one of them, or "
-            "save the model (--model) and report on its application (--from-model)"
-        )
+        msg = f"--report looks at the estimates of all genes in full, which {given[0]} leaves out: give one of them"
         raise ValueError(msg)

@@ -63,12 +63,14 @@ class Reporting:
         for name in self.compare:
             method_named(name)
 
-    def look_at(self, cells: "AnnData | StoredCells") -> None:
-        """Refuse labels that are not in these cells or tell nothing apart, before the work is done."""
-        from ..trust.evidence import classes_in
+    def look_at(self, cells: "AnnData | StoredCells", *, model: "AutoImpute | None" = None) -> None:
+        """Refuse a model that cannot be reported on, and labels that tell nothing apart, before the work is done."""
+        from ..trust.evidence import classes_in, refuse_batches_of
 
         if self.path is not None:
             classes_in(_with_obs(cells), self.labels)
+            if model is not None:
+                refuse_batches_of(model)
 
     def keep(self, adata: "AnnData") -> None:
         """Take note of imputed cells."""

@@ -59,7 +59,7 @@ def tune(
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
     debug: Debug = False,  # noqa: ARG001
 ) -> None:
-    """Try settings on held-out entries of IN, drop bad ones early, and say whether the best beat the defaults."""
+    """Try settings of the masked objective on hidden entries of IN; say whether the best beat the defaults."""
     with one_line_errors():
         from .. import tl
         from ..io import read
@@ -87,7 +87,9 @@ def tune(
         )
         if output is not None:
             _write(found, output)
-        options: dict[str, Any] = {"layer": layer, "transpose": transpose, "preset": preset, "n_top_genes": n_top_genes}
+        objective = None if preset else "masked"  # which is what was tuned, and for molecules not the default
+        options: dict[str, Any] = {"layer": layer, "transpose": transpose, "objective": objective, "preset": preset}
+        options |= {"n_top_genes": n_top_genes}
         options |= {"flavor": flavor, "max_epochs": max_epochs, "seed": seed or None}
         command = _command(source, found, options)
         _report(

@@ -103,7 +103,7 @@ def describe(path: Path, *, labels: str | None, folders: Sequence[Path] = (), on
         lines = {}
     facts = {
         "file": path.name,
-        "bytes": path.stat().st_size,
+        "bytes": sum(part.stat().st_size for part in _files(path)),
         "sha256": _digest(path),
         "cells": int(adata.n_obs),
         "genes": int(adata.n_vars),
@@ -152,7 +152,16 @@ def _caveats(adata: "AnnData") -> str:
         return ""
 
 
+def _files(path: Path) -> list[Path]:
+    """Return the file, or those of a folder in order."""
+    return sorted(part for part in path.rglob("*") if part.is_file()) if path.is_dir() else [path]
+
+
 def _digest(path: Path) -> str:
+    """Return the SHA-256 of a file, or of the names and digests of a folder's files."""
+    if path.is_dir():
+        listed = "".join(f"{_digest(part)} {part.relative_to(path).as_posix()}\n" for part in _files(path))
+        return hashlib.sha256(listed.encode()).hexdigest()
     with path.open("rb") as handle:
         return hashlib.file_digest(handle, "sha256").hexdigest()
 

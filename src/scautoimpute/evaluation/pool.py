@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing import connection, forkserver
+from types import ModuleType
 from typing import Any
 
 from .task import Outcome, Task
@@ -116,7 +117,8 @@ class _Child:
         self.receiving, sending = context.Pipe(duplex=False)
         alive, self._alive = context.Pipe(duplex=False)
         self.process = context.Process(target=_work, args=(task, sending, alive), daemon=True)
-        self.process.start()
+        with _no_main():
+            self.process.start()
         sending.close()
         alive.close()
         self.started, self.has_ended = time.monotonic(), False
@@ -155,10 +157,11 @@ class _Child:
             times, held = process.cpu_times(), process.memory_info().rss / 1e9
         except psutil.Error:  # it has just ended
             return
-        clock = time.monotonic() - self.started
-        if times.user + times.system > self.limits.seconds or clock > _WALL_FACTOR * self.limits.seconds:
-            self._stop("timed out", f"stopped after {self.limits.seconds:g} s (--time-limit)")
-            self.outcome.seconds = round(times.user + times.system, 1)
+        used, clock = times.user + times.system, time.monotonic() - self.started
+        if used > self.limits.seconds or clock > _WALL_FACTOR * self.limits.seconds:
+            by_clock = "" if used > self.limits.seconds else f", by the clock {_WALL_FACTOR} times as many"
+            self._stop("timed out", f"stopped after {self.limits.seconds:g} s{by_clock} (--time-limit)")
+            self.outcome.seconds = round(used, 1)
         elif self.limits.gigabytes is not None and held > self.limits.gigabytes:
             self._stop("out of memory", f"stopped at {held:.1f} GB (--memory-limit {self.limits.gigabytes:g})")
 
@@ -173,6 +176,17 @@ class _Child:
         self.process.join()
         self.receiving.close()
         self._alive.close()
+
+
+@contextmanager
+def _no_main() -> Iterator[None]:
+    """Hide the script that this process runs, which a child would run again: it needs nothing of it."""
+    script = sys.modules["__main__"]
+    sys.modules["__main__"] = ModuleType("__main__")
+    try:
+        yield
+    finally:
+        sys.modules["__main__"] = script
 
 
 def _death(code: int | None) -> str:

@@ -1,9 +1,10 @@
 """The two questions, from data to one dictionary of results."""
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+
+from joblib import cpu_count
 
 from .claims import claims_of
 from .folder import EVALUATION, Folder, described
@@ -59,7 +60,7 @@ def reproduce(
         Run the published training with every seed and share too; by default with the first only, since it takes minutes
         to hours.
     jobs
-        Processes at a time, one thread each; by default as many as there are processors.
+        Processes at a time, one thread each; by default as many as there are processors for this one.
     time_limit, memory_limit
         Processor seconds and gigabytes that one cell of the table may use.
     retry
@@ -86,7 +87,7 @@ def reproduce(
         labels=labels,
         seeds=seeds,
         full=full,
-        jobs=jobs or os.cpu_count(),
+        jobs=jobs or cpu_count(),
         time_limit=time_limit,
         memory_limit=memory_limit,
         retry=retry,
@@ -156,7 +157,7 @@ def evaluate(
         labels=labels,
         seeds=seeds,
         full=full,
-        jobs=jobs or os.cpu_count(),
+        jobs=jobs or cpu_count(),
         time_limit=time_limit,
         memory_limit=memory_limit,
         retry=retry,

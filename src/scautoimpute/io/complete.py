@@ -12,14 +12,15 @@ __all__ = ["complete_or_absent", "remove_abandoned"]
 
 
 @contextmanager
-def complete_or_absent(path: Path) -> Iterator[Path]:
+def complete_or_absent(path: Path, *, suffix: str | None = None) -> Iterator[Path]:
     """Give a temporary name in the same folder, renamed to `path` on success and removed on whatever else happens.
 
     What is made under that name may be a file or a folder. What processes that were killed left behind is removed.
+    The name has the suffix of `path`, or `suffix`, where a link of that suffix led to `path`.
     """
-    before, after = _temporary_name(path, "partial")
+    before, after = _temporary_name(path, "partial", suffix)
     beside = path.with_name(f"{before}{os.getpid()}{after}")
-    remove_abandoned(path)
+    remove_abandoned(path, suffix=suffix)
     try:
         yield beside
         if beside.is_dir() or path.is_dir():
@@ -31,13 +32,13 @@ def complete_or_absent(path: Path) -> Iterator[Path]:
         _remove(beside)
 
 
-def remove_abandoned(path: Path) -> None:
+def remove_abandoned(path: Path, *, suffix: str | None = None) -> None:
     """Remove what processes that no longer live left behind while they were writing `path`; bring back what they moved.
 
     A folder that was to be replaced is moved aside for a moment, and comes back if nothing took its place.
     """
-    for kind in ("partial", "replaced"):
-        before, after = _temporary_name(path, kind)
+    for kind, given in (("partial", suffix), ("replaced", None)):
+        before, after = _temporary_name(path, kind, given)
         for found in path.parent.glob(f"{glob.escape(before)}*{glob.escape(after)}"):
             pid = found.name[len(before) : len(found.name) - len(after)]
             if not pid.isdecimal() or _is_alive(int(pid)):
@@ -48,10 +49,10 @@ def remove_abandoned(path: Path) -> None:
                 _remove(found)
 
 
-def _temporary_name(path: Path, kind: str) -> tuple[str, str]:
+def _temporary_name(path: Path, kind: str, suffix: str | None = None) -> tuple[str, str]:
     """What stands before and after the number of the process in a temporary name for `path`."""
-    suffix = "".join(path.suffixes[-2:] if path.suffix.lower() == ".gz" else path.suffixes[-1:])
-    return f".{path.name.removesuffix(suffix)}.{kind}-", suffix.lower()
+    own = "".join(path.suffixes[-2:] if path.suffix.lower() == ".gz" else path.suffixes[-1:])
+    return f".{path.name.removesuffix(own)}.{kind}-", own.lower() if suffix is None else suffix
 
 
 def _reach_disk(path: Path) -> None:

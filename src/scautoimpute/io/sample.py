@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 from scipy import sparse
 
@@ -38,9 +39,14 @@ def n_stored(matrix: Any) -> int:
     """Return how many values a matrix holds: the stored ones of a sparse matrix, all of a dense one."""
     if sparse.issparse(matrix):
         return int(matrix.nnz)
-    if hasattr(matrix, "group"):  # anndata's sparse matrix on disk
-        return int(matrix.group["data"].shape[0])
+    if (group := _group_of(matrix)) is not None:
+        return int(group["data"].shape[0])
     return int(np.prod(matrix.shape))
+
+
+def _group_of(matrix: Any) -> Any:
+    """Where a sparse matrix of anndata's is on disk; None for others, of which a table may have such a column."""
+    return None if isinstance(matrix, pd.DataFrame) else getattr(matrix, "group", None)
 
 
 def stored_bytes(matrix: Any) -> int:
@@ -48,8 +54,10 @@ def stored_bytes(matrix: Any) -> int:
     if sparse.issparse(matrix):
         arrays = (getattr(matrix, name, None) for name in ("data", "indices", "indptr", "row", "col"))
         return sum(int(array.nbytes) for array in arrays if isinstance(array, np.ndarray))
-    if hasattr(matrix, "group"):
-        parts = [matrix.group[name] for name in ("data", "indices", "indptr")]
+    if isinstance(matrix, pd.DataFrame):
+        return int(matrix.memory_usage().sum())
+    if (group := _group_of(matrix)) is not None:
+        parts = [group[name] for name in ("data", "indices", "indptr")]
         return sum(int(np.prod(part.shape)) * part.dtype.itemsize for part in parts)
     return int(getattr(matrix, "nbytes", 0))
 

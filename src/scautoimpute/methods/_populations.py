@@ -4,6 +4,7 @@ Arrays: x_NG is log10(CPM + 1.01), cells × genes; scores_NP are the cells' prin
 """
 
 import warnings
+from inspect import signature
 
 import numpy as np
 from numpy.typing import NDArray
@@ -129,7 +130,8 @@ def _eigenvectors(scores_NP: FloatArray, n_vectors: int, rng: np.random.Generato
     affinity *= scale[:, np.newaxis]
     n = len(affinity)
     if n > _DENSE_EIGEN:
-        _, vectors = eigsh(affinity, n_vectors, which="LA", v0=rng.random(n))
+        drawn = {"rng": rng} if "rng" in signature(eigsh).parameters else {}  # where it starts anew (SciPy 1.17)
+        _, vectors = eigsh(affinity, n_vectors, which="LA", v0=rng.random(n), **drawn)
     else:
         _, vectors = symmetric_eigen(affinity, n_largest=n_vectors)
     return np.asarray(vectors[:, ::-1])

@@ -2,6 +2,7 @@
 
 import importlib
 import logging
+import os
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -52,7 +53,7 @@ def impute(
         whole_number("max_epochs", max_epochs, low=1, hint=", or None for the program's own choice")
     whole_number("n_samples", n_samples, low=1)
     library = load()
-    with generators_kept(torch_too=True), _quiet():
+    with generators_kept(torch_too=True), _settings_kept(library.settings), _quiet():
         library.settings.seed = int(rng.integers(2**31))
         adata = AnnData(sparse.csr_matrix(x, dtype=np.float32))
         library.model.SCVI.setup_anndata(adata)
@@ -69,6 +70,21 @@ def impute(
         ]
     expected: FloatArray = np.concatenate(share_BG).astype(np.float64) * np.asarray(x.sum(axis=1))[:, None]
     return expected
+
+
+@contextmanager
+def _settings_kept(settings: Any) -> Iterator[None]:
+    """Put back what setting the program's seed sets: that, torch's choice of algorithms, and the environment."""
+    from torch.backends import cudnn
+
+    before, environment = (settings.seed, cudnn.deterministic, cudnn.benchmark), dict(os.environ)
+    try:
+        yield
+    finally:
+        settings.seed, cudnn.deterministic, cudnn.benchmark = before
+        for name in os.environ.keys() - environment.keys():
+            del os.environ[name]
+        os.environ.update(environment)
 
 
 @contextmanager

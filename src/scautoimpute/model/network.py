@@ -5,6 +5,7 @@ Shape legend: B cells in a batch, I inputs, H hidden units, G genes, S side inpu
 
 import itertools
 import math
+import threading
 from collections.abc import Callable
 from typing import Literal
 
@@ -14,6 +15,7 @@ from torch import Tensor, nn
 __all__ = ["Activation", "Autoencoder", "initialise_normal", "initialise_small"]
 
 USUAL_WIDTH = 128  # of a hidden layer, for which learning rates are given
+_BUILDING = threading.Lock()  # a global generator is put back as it was, which two at a time would not
 Activation = Literal["sigmoid", "centred_sigmoid", "gelu"]
 
 
@@ -60,7 +62,7 @@ class Autoencoder(nn.Module):
     ) -> None:
         super().__init__()
         widths = (n_inputs, *hidden)
-        with torch.random.fork_rng(devices=[]):  # torch's first values come from its global generator, and are replaced
+        with _BUILDING, torch.random.fork_rng(devices=[]):  # first values are of a global generator, and are replaced
             self.encoder = nn.ModuleList(nn.Linear(a, b) for a, b in itertools.pairwise(widths))
             self.decoder = nn.Linear(hidden[-1], n_genes, bias=decoder_bias)
             self.side = nn.Linear(n_side, n_genes, bias=False) if n_side else None

@@ -1,10 +1,10 @@
 """How many processors a network is trained on: more threads than the work or the machine has room for cost time."""
 
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
+from joblib import cpu_count
 
 __all__ = ["room_beside", "threads_for", "torch_threads"]
 
@@ -39,5 +39,5 @@ def torch_threads(n: int) -> Iterator[None]:
 
 def room_beside() -> bool:
     """Return whether something can be made beside the products: by a processor that torch does not use."""
-    n_processors = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    n_processors: int = cpu_count()
     return n_processors > torch.get_num_threads()

@@ -213,7 +213,7 @@ def training(evidence: Evidence) -> list[Block]:
     """The curve, if this run trained."""
     history = evidence.record.get("history", evidence.record.get("learned", {}).get("history"))
     if evidence.record.get("trained_before"):
-        return [Prose("The model was trained before, on other data; its training is in the report of that run.")]
+        return [Prose("The model was trained before; its training is in the report of that run.")]
     if history is None or not len(history):
         return []
     by = next(name for name in _LOSSES if name in history and history[name].notna().any())

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from ..autoimpute import AutoImpute
 
-__all__ = ["Evidence", "examine", "record_in"]
+__all__ = ["Evidence", "examine", "record_in", "refuse_batches_of"]
 
 UNLABELLED = ""
 CELLS = 1000  # for what is compared before and after, without imputing anew
@@ -122,11 +122,14 @@ def examine(
     >>> examine(adata, labels="cell_type").verdict.word
     'useless'
     """
+    from .._counts import has_fractions
     from .._umi import umi_like
     from ..methods import method_named
 
     started = time.perf_counter()
     record = record_in(adata, key)
+    if model is not None:
+        refuse_batches_of(model)
     way = way_of(record, model=model)
     label_N = classes_in(adata, labels)
     for name in compare:
@@ -136,7 +139,7 @@ def examine(
     cells = np.sort(rng.choice(usable, size=min(CELLS, usable.size), replace=False))
     counts = _rows(_counts_of(adata, record), cells)
     genes = _modelled(adata, record, counts)
-    are_molecules = bool(umi_like(counts))
+    are_molecules = not has_fractions(counts) and bool(umi_like(counts))
     labels_N = None if label_N is None else label_N[cells]
     held_out = hold_out(
         counts[:, genes],
@@ -171,6 +174,22 @@ def examine(
         n_genes=genes.size,
         seconds=time.perf_counter() - started,
     )
+
+
+def refuse_batches_of(model: "AutoImpute") -> None:
+    """Refuse a trained model that would have to be told the batch of each cell that is imputed anew.
+
+    Parameters
+    ----------
+    model
+        Trained.
+    """
+    if model.batches_:
+        msg = (
+            f"the model was trained on batches ({', '.join(model.batches_[:3])}, …), which a report of its application "
+            "cannot give it: leave out the report, or report on a run that trains"
+        )
+        raise ValueError(msg)
 
 
 def record_in(adata: "AnnData", key: str) -> Mapping[str, Any]:

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
+from .._counts import has_fractions
 from ..metrics._molecules import Impute, checked_molecules, logs_of
 from ..metrics.expression import FalseMarkers, NullExpression, false_markers, null_differential_expression
 from ..metrics.gain import Gain, HeldOutMolecules, gains, held_out_molecules, score_molecules
@@ -78,7 +79,7 @@ def measure_harm(
     Parameters
     ----------
     counts
-        Whole counts, cells × genes.
+        Counts, cells × genes. Of values that are not whole numbers nothing is measured.
     impute
         The method: counts and a Generator to dense logs, as `imputer` makes it.
     labels
@@ -116,9 +117,11 @@ def measure_harm(
     rng = np.random.default_rng(random_state)
     x, label_N = sampled(counts, labels, max_cells=max_cells, max_genes=max_genes, rng=rng)
     split = held_out_molecules(x, share=held_out_share, random_state=rng) if are_molecules else None
-    kept = checked_molecules(x) if split is None else split.kept
-    after = impute(kept, rng)
-    taken, left_out = take(_measures(kept, split, after, label_N=label_N, impute=impute, rng=rng))
+    is_whole = not has_fractions(x)
+    kept = split.kept if split else checked_molecules(x) if is_whole else x
+    after = impute(kept, rng) if is_whole else None
+    measures = _measures(kept, split, after, label_N=label_N, impute=impute, rng=rng)
+    taken, left_out = take(measures if is_whole else dict.fromkeys(measures, _not_whole))
     deviance = {} if split is None else score_molecules(split, imputed=after)
     gain = {} if split is None else gains(split, deviance)
     over, failed = ({}, {}) if split is None else _over_rivals(split, deviance["model"], rivals or {}, rng)
@@ -145,6 +148,11 @@ def _measures(
         "neighbours": lambda: neighbour_variance_share(_divisible(kept, split), after=after, random_state=rng),
         "rare": lambda: _spiked(_divisible(kept, split), split, impute, rng),
     }
+
+
+def _not_whole() -> None:
+    msg = "the values are not whole numbers, and this is measured on counts"
+    raise ValueError(msg)
 
 
 def _divisible(kept: Any, split: HeldOutMolecules | None) -> Any:

@@ -74,7 +74,7 @@ def hold_out(
     Parameters
     ----------
     counts
-        Whole counts of the genes that were modelled, cells × genes.
+        Counts of the genes that were modelled, cells × genes; of molecules they are whole.
     names
         Of the genes, for a model that was trained before.
     way

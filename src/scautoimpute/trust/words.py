@@ -65,9 +65,17 @@ def foretold(evidence: Evidence) -> str:
     compared = _listed([f"{percent_less(held_out.gain[name].relative)} {_SIMPLER[name]}" for name in against])
     harm = held_out.harm
     return (
-        f"On {100 * held_out.share:.0f} % of the {what} of {harm.n_cells:,} cells × {harm.n_genes:,} genes, which the "
-        f"method never saw, its {loss} is {compared}."
+        f"On {100 * held_out.share:.0f} % of the {what} of {harm.n_cells:,} cells × {harm.n_genes:,} genes, which "
+        f"{_unseen(evidence)}, its {loss} is {compared}."
     )
+
+
+def _unseen(evidence: Evidence) -> str:
+    """In what way the method has not seen what was held out."""
+    if evidence.way.model is not None:
+        return "the model was not shown here, but has learned from if it was trained on these cells"
+    without = ", trained anew without batches" if "batches" in evidence.record else ""
+    return f"the method{without}{',' * bool(without)} never saw"
 
 
 def of_the_run(evidence: Evidence) -> str | None:
@@ -81,7 +89,7 @@ def of_the_run(evidence: Evidence) -> str | None:
     words = _SIMPLER | {"no_imputation": "no imputation", "gene_cell_bias": "gene and cell effects"}
     model = float(scores["model"][by])
     compared = [f"{percent_less(1 - model / float(scores[name][by]))} {words[name]}" for name in against]
-    before = ", when the model was trained on other data," if evidence.record.get("trained_before") else ""
+    before = ", when the model was trained," if evidence.record.get("trained_before") else ""
     return (
         f"In the run as a whole, on {int(scores['n']):,} held-out {what}{before} the {loss} was {model:.4g}: "
         f"{_listed(compared)}."

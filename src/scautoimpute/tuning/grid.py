@@ -28,16 +28,17 @@ _GRIDS: dict[str | None, dict[str, tuple[Any, ...]]] = {
 }
 
 
-def candidates(grid: Mapping[str, Sequence[Any]] | None, preset: str | None) -> list[dict[str, Any]]:
+def candidates(grid: Mapping[str, Sequence[Any]] | None, preset: str | None, n_cells: int) -> list[dict[str, Any]]:
     """Every combination of the grid's values, each checked, the defaults first whether the grid has them or not."""
-    default = resolved(preset)
+    default = resolved(preset, n_cells)
     if grid is None:
-        grid = _GRIDS[preset]
+        larger = default["learning_rate"] / resolved(preset, 0)["learning_rate"]  # of many cells the steps are
+        grid = _GRIDS[preset] | {"learning_rate": tuple(rate * larger for rate in _GRIDS[preset]["learning_rate"])}
     _check(grid)
     names = [name for name in TUNABLE if name in grid]
     found = [{name: default[name] for name in names}]
     for values in product(*(grid[name] for name in names)):
-        settings = resolved(preset, **dict(zip(names, values, strict=True)))
+        settings = resolved(preset, n_cells, **dict(zip(names, values, strict=True)))
         candidate = {name: settings[name] for name in names}
         if candidate not in found:
             found.append(candidate)
@@ -47,9 +48,10 @@ def candidates(grid: Mapping[str, Sequence[Any]] | None, preset: str | None) -> 
     return found
 
 
-def resolved(preset: str | None, **chosen: Any) -> dict[str, Any]:
+def resolved(preset: str | None, n_cells: int, **chosen: Any) -> dict[str, Any]:
     """All settings of `preset` with some changed, checked, in plain types: a single hidden width as a number."""
-    values = Settings.resolve(objective="masked", preset=preset, **chosen).to_json()
+    by_cells = dict.fromkeys(("learning_rate", "n_folds", "batch_size"))
+    values = Settings.resolve(objective="masked", preset=preset, **by_cells | chosen).for_cells(n_cells).to_json()
     values |= {name: float(values[name]) for name in ("l2", "learning_rate", "threshold")}
     widths = values["hidden"]
     values["hidden"] = widths[0] if len(widths) == 1 else tuple(widths)

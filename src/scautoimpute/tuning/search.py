@@ -70,6 +70,7 @@ class Search:
     def checked(
         cls,
         *,
+        n_cells: int,
         preset: str | None,
         grid: "Mapping[str, Sequence[Any]] | None",
         factor: float,
@@ -78,9 +79,9 @@ class Search:
         device: str,
         random_state: int | np.random.Generator,
     ) -> "Search":
-        """Resolve the grid and plan the rungs; all parameters are those of `tune`."""
-        found = candidates(grid, preset)
-        longest = resolved(preset, max_epochs=max_resources)["max_epochs"]
+        """Resolve the grid for so many cells and plan the rungs; all other parameters are those of `tune`."""
+        found = candidates(grid, preset, n_cells)
+        longest = resolved(preset, n_cells, max_epochs=max_resources)["max_epochs"]
         rungs = plan_rungs(len(found), factor=factor, min_resources=min_resources, max_resources=longest)
         return cls(preset, found, rungs, device, random_state, np.random.default_rng(random_state))
 

@@ -96,6 +96,7 @@ def tune(
     (3, ['hidden'], False)
     """
     search = Search.checked(
+        n_cells=adata.n_obs,
         preset=preset,
         grid=grid,
         factor=factor,
@@ -137,7 +138,9 @@ def tune_processed(
     Tuning
         As `tune`.
     """
+    x, _, _ = as_observed(data, layer=layer, dtype=np.float32)
     search = Search.checked(
+        n_cells=x.shape[0],
         preset=preset,
         grid=grid,
         factor=factor,
@@ -147,5 +150,4 @@ def tune_processed(
         random_state=random_state,
     )
     check_share(share)
-    x, _, _ = as_observed(data, layer=layer, dtype=np.float32)
     return search.run(split_processed(x, share, search.rng))
