@@ -10,9 +10,11 @@ from typer.testing import CliRunner
 
 from scautoimpute import AutoImpute, datasets, methods, pp, tl
 from scautoimpute.cli import app
+from scautoimpute.io.matrix import row_sums
 from scautoimpute.metrics import hide_entries, score_entries
 from scautoimpute.metrics.entries import entry_gains
 from scautoimpute.report.trust import write_trust_report
+from scautoimpute.trust import evidence as evidence_module
 from scautoimpute.trust import examine
 from scautoimpute.trust.changes import measure_changes
 from scautoimpute.trust.rerun import Way, way_of
@@ -247,6 +249,17 @@ def test_values_that_are_not_whole_are_judged_by_hidden_entries(tmp_path):
     assert "the values are not whole numbers, and this is measured on counts" in text_of(tmp_path / "r.html")
 
 
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_what_cannot_be_set_beside_the_counts_is_refused():
+    adata = bundled()
+    tl.autoimpute(adata, model=AutoImpute("counts", hidden=8, max_epochs=2), scale="expected_log1p")
+    with pytest.raises(ValueError, match="scale='expected_log1p' does not tell"):
+        examine(adata, **SMALL)
+    methods.impute(adata, method="knn")
+    with pytest.raises(ValueError, match="the object has 50 genes and the run had 300"):
+        examine(adata[:, :50].copy(), **SMALL)
+
+
 def test_rivals_foretell_the_same_molecules(smoothed):
     assert smoothed.held_out.rivals["knn"].mean == 0  # itself
     assert smoothed.held_out.rivals["alra"].standard_error > 0
@@ -419,6 +432,17 @@ def test_some_genes_of_a_model_that_is_applied_are_reported_of_all(folder):
         said.append(re.search(r"On 10 % of the .*? is .*?\.", text_of(folder / "r.html"))[0])
     assert said[0] == said[1]
     assert anndata.read_h5ad("some.h5ad").n_vars == 5
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_a_sample_of_a_large_file_is_on_the_scale_of_the_run(folder, monkeypatch):
+    """Genes that pass the filter in the file, and few of them in so few cells, make the library."""
+    monkeypatch.setattr(evidence_module, "CELLS", 12)
+    seen = []
+    monkeypatch.setattr(evidence_module, "row_sums", lambda x: seen.append(x.shape[1]) or row_sums(x))
+    done = command("--objective", "masked", "--max-epochs", "3", "--hidden", "8", "--report", "r.html", "--json")
+    assert done.exit_code == 0, done.output
+    assert seen == [anndata.read_h5ad("out.h5ad").uns["imputed"]["recipe"]["n_genes_kept"]]
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")

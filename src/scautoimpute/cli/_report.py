@@ -44,10 +44,11 @@ class Reporting:
     adata: "AnnData | None" = None
     model: "AutoImpute | None" = None
 
-    def check(self, *others: Path | None, overwrite: bool) -> None:
+    def check(self, *others: Path | None, scale: str, overwrite: bool) -> None:
         """Refuse, before any file is read, a report that cannot be written or that would not be what was asked."""
         from ..io import check_writable
         from ..methods import method_named
+        from ..trust.evidence import refuse_scale
 
         if self.path is None:
             for option, value in (("--labels", self.labels), ("--compare", self.compare)):
@@ -59,6 +60,7 @@ class Reporting:
             if self.path.expanduser().resolve() == other.expanduser().resolve():
                 msg = f"--report and another file of this run are the same, {other}: give two names"
                 raise ValueError(msg)
+        refuse_scale(scale)
         check_writable(self.path, overwrite=overwrite, any_suffix=True)
         for name in self.compare:
             method_named(name)
@@ -107,7 +109,7 @@ class Reporting:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # they were shown of all cells
             tl.autoimpute(sample, model=model, key_added=key_added, **options)
-        recipe = record["recipe"] | {"layer": "X"}
+        recipe = record["recipe"] | {"layer": "X", "kept_genes": (model.recipe_ or {}).get("kept_genes")}
         sample.uns[key_added] = record | {"recipe": recipe}
         self.adata, self.model = sample, model
 

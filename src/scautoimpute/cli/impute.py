@@ -191,7 +191,7 @@ def impute(
         refuse_sd_in_text(output, sd)
         asked_of_report = (report_path, labels, compare or []) if processes.is_first else (None, None, [])
         reporting = Reporting(*asked_of_report, seed or 0)
-        reporting.check(source, output, model, from_model, overwrite=overwrite)
+        reporting.check(source, output, model, from_model, scale=scale, overwrite=overwrite)
         files: dict[str, Any] = {"output": output, "overwrite": overwrite, "transpose": transpose}
         kept: dict[str, Any] = {"form": form, "compression": compression}
         wanted: dict[str, Any] = {

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from ..autoimpute import AutoImpute
 
-__all__ = ["Evidence", "examine", "record_in", "refuse_batches_of"]
+__all__ = ["Evidence", "examine", "record_in", "refuse_batches_of", "refuse_scale"]
 
 UNLABELLED = ""
 CELLS = 1000  # for what is compared before and after, without imputing anew
@@ -111,8 +111,8 @@ def examine(
     Raises
     ------
     ValueError
-        If there is no such layer or column, the column tells no classes apart, a method is unknown, or the data are
-        too few to hold anything out.
+        If there is no such layer or column, the column tells no classes apart, a method is unknown, genes of the run
+        are no longer there, mean counts cannot be told from its scale, or the data are too few to hold anything out.
 
     Examples
     --------
@@ -130,6 +130,8 @@ def examine(
     record = record_in(adata, key)
     if model is not None:
         refuse_batches_of(model)
+    refuse_scale(str(record.get("scale")))
+    _refuse_part(adata, record)
     way = way_of(record, model=model)
     label_N = classes_in(adata, labels)
     for name in compare:
@@ -188,6 +190,29 @@ def refuse_batches_of(model: "AutoImpute") -> None:
         msg = (
             f"the model was trained on batches ({', '.join(model.batches_[:3])}, …), which a report of its application "
             "cannot give it: leave out the report, or report on a run that trains"
+        )
+        raise ValueError(msg)
+
+
+def refuse_scale(scale: str | None) -> None:
+    """Refuse a scale from which mean counts cannot be told.
+
+    Parameters
+    ----------
+    scale
+        Of the layer.
+    """
+    if scale == "expected_log1p":
+        msg = "a report compares mean counts, which scale='expected_log1p' does not tell: impute on another scale"
+        raise ValueError(msg)
+
+
+def _refuse_part(adata: "AnnData", record: Mapping[str, Any]) -> None:
+    n_genes = int(record["recipe"].get("n_genes_in", adata.n_vars))
+    if n_genes != adata.n_vars:
+        msg = (
+            f"the object has {adata.n_vars} genes and the run had {n_genes}, over which cells were scaled: give all of "
+            "them, as the run left them"
         )
         raise ValueError(msg)
 
@@ -257,8 +282,9 @@ def _scaling_genes(adata: "AnnData", record: Mapping[str, Any], model: "AutoImpu
     least = record["recipe"].get("min_counts")
     if least is None:  # all of them
         return np.arange(adata.n_vars)
-    if model is not None and model.recipe_ is not None:
-        return np.flatnonzero(adata.var_names.isin(model.recipe_["kept_genes"]))
+    kept = record["recipe"].get("kept_genes") if model is None else (model.recipe_ or {}).get("kept_genes")
+    if kept is not None:
+        return np.flatnonzero(adata.var_names.isin(kept))
     n_cells_G = np.zeros(adata.n_vars, dtype=np.int64)
     for block in csr_blocks(_counts_of(adata, record)):
         n_cells_G += np.bincount(block.indices[block.data >= least], minlength=adata.n_vars)
