@@ -12,6 +12,14 @@ __all__ = ["write_tables"]
 
 SUBJECT = "autoimpute_counts"
 OURS = {SUBJECT, "autoimpute"}
+SEEN_AFTERWARDS = (  # when the recipe stood
+    "mixology_RNAmix_sortseq",
+    "zeisel_descend_1464",
+    "mixology_sc_celseq2_5cl",
+    "zheng_sorted_ref",
+    "pbmc_donorA_frozen",
+    "pbmc_facs_zheng",
+)
 # Title, whether more is better, digits, and what it says
 MEASURES = {
     "deviance": (
@@ -70,8 +78,9 @@ MEASURES = {
         "Open Problems v1, mean squared error",
         False,
         4,
-        "As published, for comparison only: rewards the expected log at a tenth of the depth, not the rate. Less is "
-        "called better.",
+        "As published, for comparison only: rewards the expected log at a tenth of the depth, not the rate. "
+        'autoimpute_counts hands in just that (`scale="expected_log1p"`), the others their estimates. Less is called '
+        "better.",
     ),
     "op_poisson": (
         "Open Problems v1, “Poisson loss”",
@@ -81,6 +90,9 @@ MEASURES = {
         "its size. MAGIC's winning variant leads because it hands in values at the total of the square roots.",
     ),
 }
+
+
+FOR_COMPARISON = ("op_mse", "op_poisson")  # which nobody is called ahead by
 
 
 def write_tables(rows: pd.DataFrame, path: Path, *, jobs: int) -> str:
@@ -108,7 +120,9 @@ def legend(rows: pd.DataFrame) -> str:
         "its column); pairs are thinned already, so they have one. Bold: the best over the seeds that most methods of "
         "the column have. `_eb`: with the empirical-Bayes step, by gene dispersions. Ranks, neighbours, the share of "
         "the gene mean and the dispersion's scale are chosen on a tenth of the training molecules. Likelihoods are of "
-        "the estimate with that share mixed in, everything else of the method's own values."
+        "the estimate with that share mixed in, everything else of the method's own values. The recipe of "
+        f"autoimpute_counts was developed on these molecules, but not of {', '.join(SEEN_AFTERWARDS)}, which came "
+        "when it stood."
     )
     return text + (f" Not run: {', '.join(absent)}." if absent else "")
 
@@ -122,7 +136,8 @@ def data_table(rows: pd.DataFrame) -> str:
 def behind(rows: pd.DataFrame) -> str:
     """List every data set and measure of which a rival has the better mean, over the seeds that both have."""
     lines, n_cells = [], 0
-    for measure, (title, more, digits, _) in MEASURES.items():
+    measures = {measure: about for measure, about in MEASURES.items() if measure not in FOR_COMPARISON}
+    for measure, (title, more, digits, _) in measures.items():
         for dataset, group in rows.dropna(subset=[measure]).groupby("dataset", observed=True):
             wide = group.pivot_table(index="seed", columns="method", values=measure, observed=True)
             if SUBJECT not in wide:
