@@ -4,6 +4,7 @@ import re
 import tracemalloc
 from dataclasses import replace
 from functools import partial
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -18,7 +19,7 @@ from scautoimpute.errors import CheckpointError
 from scautoimpute.model import checkpoint as checkpoint_module
 from scautoimpute.model import counts_fit, counts_staging, thinning
 from scautoimpute.model.checkpoint import Checkpoint
-from scautoimpute.model.counts import build_network
+from scautoimpute.model.counts import CountsModel, build_network
 from scautoimpute.model.counts_dense import dense_counts, dense_inputs, dense_loss, parted
 from scautoimpute.model.counts_inputs import CountsEncoding, batch_frequencies
 from scautoimpute.model.counts_network import Rows, Workspace, hidden_layer, log_shares, multinomial_loss, offsets
@@ -353,6 +354,13 @@ def test_the_sd_is_that_of_draws_from_the_mixture(trained, counts):
             draws[inside] = m
     np.testing.assert_allclose(mean, draws.mean(0), rtol=0.05, atol=0.01)
     np.testing.assert_allclose(sd, draws.std(0), rtol=0.08, atol=0.02)
+
+
+def test_the_variance_of_large_counts_keeps_its_digits():
+    model = SimpleNamespace(weights_K=[0.5, 0.0, 0.5])
+    experts = [(torch.full((1, 1), mean), torch.ones(1, 1)) for mean in (30_000.0, 7.0, 30_001.0)]
+    mean, variance = CountsModel._mixed(model, iter(experts), None, with_variance=True)
+    assert (mean.item(), variance.item()) == (30_000.5, 1.25)
 
 
 # ----------------------------------------------------------------------------------------------------------- the fit

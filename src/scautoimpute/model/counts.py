@@ -102,15 +102,19 @@ class CountsModel:
         self, experts: Iterator[tuple[Tensor, Tensor]], wanted: Tensor | None, *, with_variance: bool
     ) -> tuple[Tensor, Tensor]:
         """Mean and variance of a mixture: the variance within the experts, and that between their means."""
-        mean_BG, square_BG = torch.zeros(()), torch.zeros(())
+        mean_BG, square_BG, first_BG = torch.zeros(()), torch.zeros(()), None
         for weight, (expert_BG, variance_BG) in zip(self.weights_K, experts, strict=True):
             if weight > 0:
                 # Only now, since the rates of a cell are brought to a sum over all genes
                 some_BG = _columns(expert_BG, wanted)
                 mean_BG = mean_BG + float(weight) * some_BG
-                if with_variance:
-                    square_BG = square_BG + float(weight) * (_columns(variance_BG, wanted) + some_BG.square())
-        return mean_BG, square_BG - mean_BG.square() if with_variance else mean_BG[:, :0].clone()
+                if with_variance:  # from the first: squares of large means would leave few digits of their difference
+                    first_BG = some_BG if first_BG is None else first_BG
+                    apart_BG = some_BG - first_BG
+                    square_BG = square_BG + float(weight) * (_columns(variance_BG, wanted) + apart_BG.square())
+        if first_BG is None:
+            return mean_BG, mean_BG[:, :0].clone()
+        return mean_BG, square_BG - (mean_BG - first_BG).square()
 
     @torch.no_grad()
     def experts(self, x: sparse.csr_array, batch_B: Any, into_B: Any) -> Iterator[tuple[Tensor, Tensor]]:
