@@ -246,7 +246,9 @@ def test_values_that_are_not_whole_are_judged_by_hidden_entries(tmp_path):
     assert found.held_out.kind == "entries"
     assert found.held_out.harm.found == {}
     write_trust_report(found, tmp_path / "r.html")
-    assert "the values are not whole numbers, and this is measured on counts" in text_of(tmp_path / "r.html")
+    said = text_of(tmp_path / "r.html")
+    assert "values that are not whole" in said
+    assert "the values are not whole numbers, and this is measured on counts" in said
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")

@@ -67,12 +67,12 @@ def done(evidence: Evidence) -> list[Block]:
 
     record, recipe = evidence.record, evidence.record["recipe"]
     settings = record.get("settings", record.get("options", {}))
-    kind = "molecules (UMIs)" if evidence.are_molecules else "reads, by the size of their counts"
+    reads = "values that are not whole" if evidence.has_fractions else "reads, by the size of their counts"
     rows = {
         **{name: text for name, text in evidence.facts.items() if text},
         "cells × genes": f"{int(recipe['n_cells']):,} × {int(recipe['n_genes_in']):,}, "
         f"of which {len(record['genes']):,} genes were modelled",
-        "taken for": kind,
+        "taken for": "molecules (UMIs)" if evidence.are_molecules else reads,
         "method": METHODS[evidence.way.method].title,
         "estimates": _ESTIMATES[evidence.way.estimates],
         "observed values": "kept" if evidence.way.keep_observed else "replaced by estimates",
@@ -81,7 +81,9 @@ def done(evidence: Evidence) -> list[Block]:
         if "n_zeros" in record
         else "not counted: no layer was written",
         "parameters": ", ".join(f"{name} {_plain(value)}" for name, value in settings.items()),
-        "pre-processing": ", ".join(f"{name} {_plain(value)}" for name, value in recipe.items()),
+        "pre-processing": ", ".join(
+            f"{name} {_plain(value)}" for name, value in recipe.items() if name != "kept_genes"
+        ),
         "seed": str(record.get("random_state", "a generator")),
         "versions": _versions(record),
         "this report": f"{evidence.seconds:.1f} s; sample of {evidence.held_out.harm.n_cells:,} cells × "

@@ -39,6 +39,8 @@ class Evidence:
         How it imputed.
     are_molecules
         Whether the counts look like molecules (UMIs) rather than reads.
+    has_fractions
+        Whether they are not even whole numbers.
     facts
         What else is told of the run, by its name.
     labels
@@ -56,6 +58,7 @@ class Evidence:
     record: Mapping[str, Any]
     way: Way
     are_molecules: bool
+    has_fractions: bool
     facts: Mapping[str, str]
     labels: str | None
     verdict: Verdict
@@ -141,7 +144,8 @@ def examine(
     cells = np.sort(rng.choice(usable, size=min(CELLS, usable.size), replace=False))
     counts = _rows(_counts_of(adata, record), cells)
     genes = _modelled(adata, record, counts)
-    are_molecules = not has_fractions(counts) and bool(umi_like(counts))
+    fractions = has_fractions(counts)
+    are_molecules = not fractions and bool(umi_like(counts))
     labels_N = None if label_N is None else label_N[cells]
     held_out = hold_out(
         counts[:, genes],
@@ -164,6 +168,7 @@ def examine(
         record=record,
         way=way,
         are_molecules=are_molecules,
+        has_fractions=fractions,
         facts=dict(facts or {}),
         labels=labels,
         verdict=judge(held_out.gain, found=held_out.harm.found),
