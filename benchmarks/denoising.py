@@ -20,6 +20,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import pandas as pd
+import torch
 
 from denoising_data import BUNDLED, PAIRS, SETS, Split, find, split_of
 from denoising_rivals import FAMILIES, METHODS, Estimate, estimates, family_of, unavailable
@@ -28,6 +29,7 @@ from denoising_tables import write_tables
 from row_files import append_rows, one_thread_pool, read_rows, write_rows
 
 HERE = Path(__file__).parent
+ON_GPU = ("scvi", "autoimpute", "autoimpute_counts")  # which take one where there is one
 NOTED = (UserWarning, RuntimeWarning)  # others are about versions of libraries, not about results
 
 
@@ -75,7 +77,10 @@ def run_task(task: Task, data: Path) -> list[Row]:
             warnings.simplefilter("always", category)
         for estimate in estimates(family, split.train, seed):
             rows.append(row_of(estimate, split, dataset, seed))
-    note = "; ".join(sorted({" ".join(str(w.message).split()) for w in caught if w.category in NOTED}))[:300]
+    said = {" ".join(str(w.message).split()) for w in caught if w.category in NOTED}
+    if family in ON_GPU and torch.cuda.is_available():
+        said.add(f"on an {torch.cuda.get_device_name()}")
+    note = "; ".join(sorted(said))[:300]
     return [replace(row, note=note) for row in rows]
 
 

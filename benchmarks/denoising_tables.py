@@ -200,7 +200,7 @@ def score_table(rows: pd.DataFrame, measure: str, *, more: bool, digits: int) ->
 
 def of_gpus(rows: pd.DataFrame) -> list[str]:
     """Which seconds are not of the processor: those whose note names a GPU."""
-    there = rows[rows["note"].fillna("").str.startswith("on an NVIDIA")]
+    there = rows[rows["note"].fillna("").str.contains("on an NVIDIA")]
     return [f"Those of {row.method} on {row.dataset}: {row.note}." for row in there.itertuples()]
 
 

@@ -48,7 +48,7 @@ def test_the_lowest_error(ours, reproduced):
     assert one["reproduced"] is reproduced
     assert ("lower than it: a 10% (als)" in one["ours"]) is not reproduced
     assert "autoimpute-paper" not in one["ours"]
-    assert one["ours"].startswith(f"this package's default is lowest in {int(reproduced)} and tied in 0 of 1 ")
+    assert one["ours"].startswith(f"this package's masked objective is lowest in {int(reproduced)} and tied in 0 of 1 ")
     assert one["ours"].endswith("; the published training is lowest in 1 of its 1.")
 
 

@@ -15,7 +15,9 @@ HEAD = """# Methods
 `scautoimpute.methods.impute(adata, method=…, options={…})`, or `scautoimpute impute IN -o OUT --method … --option
 NAME=VALUE`. All take counts in `X`, in a layer or in `raw` and bring them to the scale that the method works on; the
 result comes back on the scale that was asked for, as a layer beside `X`, with a record in `uns`. Sizes that a method
-could not hold are refused beforehand, with the estimate and what would fit. How they compare on the same data:
+could not hold are refused beforehand, with the estimate and what would fit. Typed, `--method autoimpute` is the default
+run, whose objective the data choose, and `--method autoimpute-paper` is `--preset paper`: both are set by the options
+in `--help`, not by `--option`, and below they are as `methods.impute` has them. How they compare on the same data:
 [benchmarks/results/methods.md](../benchmarks/results/methods.md).
 """
 

@@ -257,6 +257,9 @@ def test_what_cannot_be_set_beside_the_counts_is_refused():
     tl.autoimpute(adata, model=AutoImpute("counts", hidden=8, max_epochs=2), scale="expected_log1p")
     with pytest.raises(ValueError, match="scale='expected_log1p' does not tell"):
         examine(adata, **SMALL)
+    adata.layers["foreign"], adata.uns["foreign"] = adata.X, {"k": 10}
+    with pytest.raises(ValueError, match="the record holds k, and no run of this package"):
+        examine(adata, key="foreign", **SMALL)
     methods.impute(adata, method="knn")
     with pytest.raises(ValueError, match="the object has 50 genes and the run had 300"):
         examine(adata[:, :50].copy(), **SMALL)

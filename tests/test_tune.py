@@ -357,7 +357,7 @@ def test_the_command_prints_what_the_function_returns(folder, paper, monkeypatch
     written = pd.read_csv(folder / "table.csv").drop(columns="seconds")
     pd.testing.assert_frame_equal(written, without_seconds(paper), check_dtype=False)
     lines = done.stdout.splitlines()
-    assert len(lines) == 1 + 5 + 7
+    assert len(lines) == 1 + 5 + 8
     assert lines[1].endswith("best")
     assert paper.verdict in done.stdout
     command = next(line for line in lines if line.startswith("to use them")).split(maxsplit=3)[3]
@@ -376,6 +376,14 @@ def test_the_command_asks_for_the_objective_that_was_tuned(folder, monkeypatch):
     quick = ["--grid", "hidden=4", "--max-epochs", "2"]
     done = typed(folder, monkeypatch, "tune", "cells.h5ad", *quick, "--json")
     _, *words = shlex.split(json.loads(done.stdout)["command"])
+    reads = anndata.read_h5ad("cells.h5ad")
+    reads.X = reads.X * 7.5
+    reads.write_h5ad("reads.h5ad")
+    (folder / "imputed.h5ad").unlink(missing_ok=True)
+    assert (
+        "--objective"
+        not in json.loads(typed(folder, monkeypatch, "tune", "reads.h5ad", *quick, "--json").stdout)["command"]
+    )
     imputed = typed(folder, monkeypatch, *words)
     assert imputed.exit_code == 0, imputed.stderr
     assert anndata.read_h5ad(folder / "imputed.h5ad").uns["imputed"]["settings"]["objective"] == "masked"

@@ -28,6 +28,7 @@ __all__ = [
     "pl",
     "pp",
     "read",
+    "report",
     "tl",
     "trust",
     "write",

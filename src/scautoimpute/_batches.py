@@ -55,7 +55,10 @@ def batch_positions(
             msg = f"as_batch={as_batch!r} has no effect on a model trained without batches: leave it out"
             raise ValueError(msg)
         if batch is not None and np.unique(_labels(batch, n_cells)).size > 1:
-            msg = "batch= has no effect on a model trained without batches: leave it out, or train with it"
+            msg = (
+                "the model was trained without batches, or on a single one, so batch= (batch_key=) has no effect: "
+                "leave it out, or train on several"
+            )
             raise ValueError(msg)
         return np.zeros(n_cells, dtype=np.intp), None
     if batch is None:

@@ -94,7 +94,8 @@ def impute_file(
     layer
         Where the counts are; `X` by default.
     objective, n_top_genes, flavor, genes
-        Of the training; see `scautoimpute.tl.autoimpute`. With a trained model they have no effect.
+        Of the training; see `scautoimpute.tl.autoimpute`. `objective` may be none but that of `model`; with a trained
+        one the others have no effect.
     batch_key, as_batch
         Column of `obs` with the batch of each cell, for a model that is or was trained with batches, and the name of
         one to estimate for instead.
@@ -141,7 +142,8 @@ def impute_file(
     FileExistsError, FileNotFoundError, NotADirectoryError, IsADirectoryError, PermissionError
         If `source` or `model` cannot be read, or `output` not be written.
     ValueError
-        If the values are no counts (logged, negative, NaN, transposed, all zero), wherever in the file they are; if
+        If `objective` is not that of `model`, or `checkpoint` is given with a trained one; if the values are no counts
+        (logged, negative, NaN, transposed, all zero), wherever in the file they are; if
         the data lack more than half of the model's genes, or one of `output_genes`; if the format of the output has no
         place for what was asked; or if a file is damaged. Then there is no output.
     MemoryError
@@ -188,6 +190,8 @@ def impute_file(
         "key_added": key_added,
         "overwrite": overwrite,
     }
+    if estimator is not None:
+        check_model(estimator, objective)
     if estimator is not None and estimator.is_fitted:
         if checkpoint is not None:
             msg = f"checkpoint={str(checkpoint)!r} has no effect with a trained model: leave it out"
@@ -198,7 +202,6 @@ def impute_file(
     staging = Staging(output.resolve().parent, None if max_memory is None else bytes_of(max_memory))
     asked = {"objective": objective, "preset": None, "estimand": None}
     if estimator is not None:
-        check_model(estimator, objective)
         made = estimator.settings
         asked = {"objective": made.objective, "preset": made.preset, "estimand": estimator.estimand}
     wanted |= {"n_top_genes": n_top_genes, "flavor": flavor, "genes": genes, "checkpoint": checkpoint}

@@ -39,7 +39,6 @@ if TYPE_CHECKING:
 __all__ = ["imputed_lazy"]
 
 CELLS_PER_CHUNK = 2048
-_FIRST_CELLS = 2048  # of which it is asked whether they are logs
 
 
 def imputed_lazy(
@@ -89,8 +88,8 @@ def imputed_lazy(
     NotFittedError
         If `model` has not been trained.
     ValueError
-        If the data do not fit the model, or an option is unknown or has no effect with its objective; if the first
-        values are logs; when it is computed, if values are no counts.
+        If the data do not fit the model, or an option is unknown or has no effect with its objective; when it is
+        computed, if values are no counts, or logs by ``uns["log1p"]``.
 
     Warns
     -----
@@ -119,11 +118,9 @@ def imputed_lazy(
         estimate, n_genes = _of_counts(adata, estimator, **asked)
     else:
         refuse_for_masked(scale, depth, {"batch_key": batch_key, "as_batch": as_batch})
-        estimate, n_genes = _of_masked(adata, estimator, keep_observed=keep_observed, **asked)
+        logs_said = layer is None and "log1p" in adata.uns
+        estimate, n_genes = _of_masked(adata, estimator, keep_observed=keep_observed, logs_said=logs_said, **asked)
     counts = _by_rows(counts_matrix(adata, layer), cells_per_chunk, array)
-    if estimator.settings.objective == "masked":  # counts have no fractions, which is asked of every block
-        first = block_csr(counts[:_FIRST_CELLS].compute())
-        refuse_logs(first, flagged=layer is None and "log1p" in adata.uns)
     return cast(
         "Array",
         counts.map_blocks(
@@ -191,7 +188,7 @@ def _of_counts(
 
 
 def _of_masked(
-    adata: "AnnData", estimator: AutoImpute, *, scale: str, genes: Any, keep_observed: bool | None
+    adata: "AnnData", estimator: AutoImpute, *, scale: str, genes: Any, keep_observed: bool | None, logs_said: bool
 ) -> "tuple[Estimate, int]":
     recipe = FittedRecipe.to(adata.var_names, recipe_of(estimator), stacklevel=4)
     shown = _shown(genes, adata, recipe.alignment.columns_P, recipe.alignment.positions_P)
@@ -206,6 +203,8 @@ def _of_masked(
     )
 
     def estimate(counts: Any, rows: slice) -> "NDArray[np.float32]":  # noqa: ARG001 (as of counts)
+        if logs_said:
+            refuse_logs(counts, flagged=True)
         log2, size_factor_B, _ = recipe.process(counts)
         return cast("NDArray[np.float32]", output.rows(counts, log2, size_factor_B).layer)
 

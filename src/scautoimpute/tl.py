@@ -142,7 +142,7 @@ def autoimpute(
     ``adata.uns[key_added]``
         Objective, scale, genes modelled, settings, version, pre-processing, and how many zeros of these genes (of
         those in the output) were filled; `held_out`, `history`, `weights` and `converged` of the training, which with
-        `trained_before` was on other data. Of counts also `objective_reason`, `n_networks`, `batches`,
+        `trained_before` was an earlier one. Of counts also `objective_reason`, `n_networks`, `batches`,
         `own_count_share` and `weights_in_words`: how much of the estimate is structure, and how much the cell's own
         count.
 

@@ -78,34 +78,36 @@ class Reporting:
         """Take note of imputed cells."""
         self.adata = adata
 
-    def keep_trained(self, cells: "AnnData | StoredCells", **applied: Any) -> None:
+    def draw(self, cells: "AnnData | StoredCells", layer: str | None) -> "AnnData | None":
+        """Take a sample of the cells, with the counts in X, before anything is done to them; None without a report."""
+        return None if self.path is None else _sample(cells, layer, self.seed)
+
+    def keep_trained(self, cells: "AnnData | StoredCells", *, layer: str | None, **applied: Any) -> None:
         """Take note of cells that a model was trained on, or of a sample of those on disk; see `keep_applied`."""
         from anndata import AnnData
 
         if isinstance(cells, AnnData):
             self.keep(cells)
             return
-        self.keep_applied(cells, **applied)
+        self.keep_applied(self.draw(cells, layer), **applied)
         self.model = None  # which has seen the molecules of these cells: the report trains anew to judge it
 
     def keep_applied(
         self,
-        cells: "AnnData | StoredCells",
+        sample: "AnnData | None",
         *,
-        layer: str | None,
         record: dict[str, Any],
         key_added: str,
         model: "AutoImpute",
         **options: Any,
     ) -> None:
         """Impute a sample again, in memory: each cell is imputed on its own, so this is what was written."""
-        if self.path is None:
+        if sample is None:
             return
         import warnings
 
         from .. import tl
 
-        sample = _sample(cells, layer, self.seed)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # they were shown of all cells
             tl.autoimpute(sample, model=model, key_added=key_added, **options)

@@ -130,7 +130,7 @@ def _scores_in_words(summary: dict[str, Any]) -> str | None:
         return "not measured: nothing was held out (--held-out-share 0.1 holds out and scores 10 %)"
     return (
         f"{scores['model']:.4g} on {summary['held_out_entries']:,} entries the model never saw"
-        f"{', when it was trained on other data' if summary['trained_before'] else ''} "
+        f"{', when it was trained' if summary['trained_before'] else ''} "
         f"(gene mean {scores['gene_mean']:.4g}, gene + cell bias {scores['gene_cell_bias']:.4g}); log2 scale"
     )
 
@@ -145,6 +145,6 @@ def _deviance_in_words(summary: dict[str, Any]) -> str | None:
         return None
     return (
         f"{scores['model']:.4g} per molecule, of {summary['held_out_entries']:,} that the model never saw"
-        f"{', when it was trained on other data' if summary['trained_before'] else ''} "
+        f"{', when it was trained' if summary['trained_before'] else ''} "
         f"(gene mean {scores['gene_mean']:.4g}, no imputation {scores['no_imputation']:.4g}); Poisson, lower is better"
     )

@@ -264,7 +264,6 @@ def _apply(
     """Apply a trained model, to blocks of cells where the files allow it."""
     from ..apply import cells_of, impute_cells
     from ..autoimpute import AutoImpute
-    from ..io.stream import StoredCells
 
     model = AutoImpute.load(from_model, device=device)
     options |= {"model": model, "output": output, **as_parameters(of_counts)}
@@ -272,11 +271,11 @@ def _apply(
         layer, assumed = where_counts_are(cast("AnnData", cells), layer)
         check_layers(layer, options["key_added"])
         reporting.look_at(cells, model=model)
-        whole = cells.copy() if reporting.path and form.output_genes and not isinstance(cells, StoredCells) else cells
+        drawn = reporting.draw(cells, layer)
         record = impute_cells(cells, layer=layer, form=form, **options)
         told = {name: options[name] for name in ("key_added", "model", "scale", "keep_observed")}
         told |= {name: of_counts[name] for name in ("batch_key", "as_batch", "depth")}
-        reporting.keep_applied(whole, layer=layer, record=record, **told)
+        reporting.keep_applied(drawn, record=record, **told)
         return record, assumed
 
 

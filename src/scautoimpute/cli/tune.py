@@ -87,7 +87,8 @@ def tune(
         )
         if output is not None:
             _write(found, output)
-        objective = None if preset else "masked"  # which is what was tuned, and for molecules not the default
+        usual = tl.objective_for(adata, layer=layer, preset=preset).objective
+        objective = "masked" if usual == "counts" else None  # which is what was tuned
         options: dict[str, Any] = {"layer": layer, "transpose": transpose, "objective": objective, "preset": preset}
         options |= {"n_top_genes": n_top_genes}
         options |= {"flavor": flavor, "max_epochs": max_epochs, "seed": seed or None}
@@ -175,6 +176,7 @@ def _report(found: "Tuning", command: str, *, counts: str, seconds: float, outpu
     lines = {
         "counts": counts,
         "chosen by": f"{found.n_chosen_by:,} held-out entries (log2 scale)",
+        "objective": "masked: expression given that it was detected",
         "best settings": f"{settings}{' (the defaults)' if found.table['default'].iloc[0] else ''}",
         "was it worth it": found.verdict,
         "to use them": command,

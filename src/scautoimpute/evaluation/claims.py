@@ -88,15 +88,15 @@ def _lowest(cells: Sequence[Mapping[str, Any]], measure: str) -> _Claim:
     n_sets = len({data for data, _ in found})
     n_tied = len(found) - n_lowest - len(lost)
     text = (
-        f"this package's default is lowest in {n_lowest} and tied in {n_tied} of {len(found)} (data set × share) on "
-        f"{n_sets} data sets"
+        f"this package's masked objective is lowest in {n_lowest} and tied in {n_tied} of {len(found)} (data set × "
+        f"share) on {n_sets} data sets"
     )
     words = [_with_exceptions(text, "lower", lost), *_published(cells, measure)]
     return f"{'; '.join(words)}.", n_lowest == len(found)
 
 
 def _published(cells: Sequence[Mapping[str, Any]], measure: str) -> list[str]:
-    """Say of the published training, where it has results, how often it is lowest of all but this package's default."""
+    """Say of the published training, where it has results, how often it is lowest of all but this package's own."""
     found = [c for c in columns(cells, experiment="recovery", measure=measure).values() if _PUBLISHED in c]
     lowest = [best_within_noise(c, lower=True, among=[_PUBLISHED, *_rivals(c)])[0] for c in found if _rivals(c)]
     return [f"the published training is lowest in {lowest.count(_PUBLISHED)} of its {len(lowest)}"] if lowest else []

@@ -53,12 +53,14 @@ def reproduce(
     bulk
         Folder with bulk RNA-seq of cell lines and their single cells; by default `folder`, then ``extra`` beside it.
     datasets, methods, experiments
-        Only these; by default all. Experiments are ``"zeros"``, ``"recovery"``, ``"structure"`` and ``"scale"``.
+        Only these; by default all, of which `autoimpute` stands for the counts objective where counts are of molecules
+        (in recovery it is the masked one). Experiments are ``"zeros"``, ``"recovery"``, ``"structure"`` and
+        ``"scale"``.
     seeds
         Seeds 0 to so many less one.
     full
-        Run the published training with every seed and share too; by default with the first only, since it takes minutes
-        to hours.
+        Run the published training with every seed and share too; by default in recovery and structure with the first
+        only, and where it should end in time, since it takes minutes to hours.
     jobs
         Processes at a time, one thread each; by default as many as there are processors for this one.
     time_limit, memory_limit

@@ -4,7 +4,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
 from scipy import sparse
 
@@ -46,7 +45,13 @@ def n_stored(matrix: Any) -> int:
 
 def _group_of(matrix: Any) -> Any:
     """Where a sparse matrix of anndata's is on disk; None for others, of which a table may have such a column."""
-    return None if isinstance(matrix, pd.DataFrame) else getattr(matrix, "group", None)
+    return None if _is_table(matrix) else getattr(matrix, "group", None)
+
+
+def _is_table(matrix: Any) -> bool:
+    from pandas import DataFrame
+
+    return isinstance(matrix, DataFrame)
 
 
 def stored_bytes(matrix: Any) -> int:
@@ -54,7 +59,7 @@ def stored_bytes(matrix: Any) -> int:
     if sparse.issparse(matrix):
         arrays = (getattr(matrix, name, None) for name in ("data", "indices", "indptr", "row", "col"))
         return sum(int(array.nbytes) for array in arrays if isinstance(array, np.ndarray))
-    if isinstance(matrix, pd.DataFrame):
+    if _is_table(matrix):
         return int(matrix.memory_usage().sum())
     if (group := _group_of(matrix)) is not None:
         parts = [group[name] for name in ("data", "indices", "indptr")]

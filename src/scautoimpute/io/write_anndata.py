@@ -119,6 +119,11 @@ def _report_left_out(adata: "AnnData") -> None:
     if slots:
         left_out = ", ".join(slots)
         warnings.warn(f"a .loom holds X, layers, obs and var; left out: {left_out} (.h5ad holds all)", stacklevel=4)
+    for axis, frame in (("row_attrs", adata.var), ("col_attrs", adata.obs)):
+        names = _LOOM_NAMES[axis]
+        if names in frame and not np.array_equal(frame[names].astype(str), frame.index):
+            said = f"a .loom holds the names under {names!r}; left out: the column of that name, which is another"
+            warnings.warn(said, stacklevel=4)
 
 
 def _write_loom(adata: "AnnData", path: Path) -> None:
@@ -139,9 +144,6 @@ def _write_loom(adata: "AnnData", path: Path) -> None:
 
 
 def _write_attributes(group: "h5py.Group", frame: "pd.DataFrame", *, names: str) -> None:
-    if names in frame and not np.array_equal(frame[names].astype(str), frame.index):
-        said = f"a .loom holds the names under {names!r}; left out: the column of that name, which is another"
-        warnings.warn(said, stacklevel=6)
     columns = {names: frame.index.to_series()} | {str(name): frame[name] for name in frame if name != names}
     for name, values in columns.items():
         if "/" in name:

@@ -53,7 +53,7 @@ def impute(
         whole_number("max_epochs", max_epochs, low=1, hint=", or None for the program's own choice")
     whole_number("n_samples", n_samples, low=1)
     library = load()
-    with generators_kept(torch_too=True), _settings_kept(library.settings), _quiet():
+    with generators_kept(torch_too=True), _quiet(), _settings_kept(library.settings):
         library.settings.seed = int(rng.integers(2**31))
         adata = AnnData(sparse.csr_matrix(x, dtype=np.float32))
         library.model.SCVI.setup_anndata(adata)

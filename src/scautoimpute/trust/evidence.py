@@ -115,7 +115,8 @@ def examine(
     ------
     ValueError
         If there is no such layer or column, the column tells no classes apart, a method is unknown, genes of the run
-        are no longer there, mean counts cannot be told from its scale, or the data are too few to hold anything out.
+        are no longer there, mean counts cannot be told from its scale, `model` has batches, or the data are too few to
+        hold anything out.
 
     Examples
     --------
@@ -131,11 +132,11 @@ def examine(
 
     started = time.perf_counter()
     record = record_in(adata, key)
+    way = way_of(record, model=model)
     if model is not None:
         refuse_batches_of(model)
     refuse_scale(str(record.get("scale")))
     _refuse_part(adata, record)
-    way = way_of(record, model=model)
     label_N = classes_in(adata, labels)
     for name in compare:
         method_named(name)
@@ -216,8 +217,8 @@ def _refuse_part(adata: "AnnData", record: Mapping[str, Any]) -> None:
     n_genes = int(record["recipe"].get("n_genes_in", adata.n_vars))
     if n_genes != adata.n_vars:
         msg = (
-            f"the object has {adata.n_vars} genes and the run had {n_genes}, over which cells were scaled: give all of "
-            "them, as the run left them"
+            f"the object has {adata.n_vars} genes and the run had {n_genes}, over which cells were scaled: impute "
+            "without output_genes=, and examine before some genes are taken"
         )
         raise ValueError(msg)
 

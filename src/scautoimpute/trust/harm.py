@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
-from .._counts import has_fractions
+from .._counts import has_fractions, refuse_values
 from ..metrics._molecules import Impute, checked_molecules, logs_of
 from ..metrics.expression import FalseMarkers, NullExpression, false_markers, null_differential_expression
 from ..metrics.gain import Gain, HeldOutMolecules, gains, held_out_molecules, score_molecules
@@ -79,7 +79,7 @@ def measure_harm(
     Parameters
     ----------
     counts
-        Counts, cells × genes. Of values that are not whole numbers nothing is measured.
+        Counts, cells × genes. Of values that are not whole numbers nothing is measured, and they are no molecules.
     impute
         The method: counts and a Generator to dense logs, as `imputer` makes it.
     labels
@@ -104,7 +104,7 @@ def measure_harm(
     Raises
     ------
     ValueError
-        If these are no counts.
+        If these are no counts, or are to be molecules and are not whole.
 
     Examples
     --------
@@ -116,8 +116,9 @@ def measure_harm(
     """
     rng = np.random.default_rng(random_state)
     x, label_N = sampled(counts, labels, max_cells=max_cells, max_genes=max_genes, rng=rng)
-    split = held_out_molecules(x, share=held_out_share, random_state=rng) if are_molecules else None
+    refuse_values(x)
     is_whole = not has_fractions(x)
+    split = held_out_molecules(x, share=held_out_share, random_state=rng) if are_molecules else None
     kept = split.kept if split else checked_molecules(x) if is_whole else x
     after = impute(kept, rng) if is_whole else None
     measures = _measures(kept, split, after, label_N=label_N, impute=impute, rng=rng)

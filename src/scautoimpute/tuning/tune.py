@@ -34,7 +34,10 @@ def tune(
     device: str = "auto",
     random_state: int | np.random.Generator = 0,
 ) -> Tuning:
-    """Choose λ, learning rate, threshold and hidden size for a count matrix, and say whether that helped.
+    """Choose λ, learning rate, threshold and hidden size of the masked objective, and say whether that helped.
+
+    That objective estimates expression *given that it was detected*. For molecules, whose default is the counts
+    objective, and for reads, whose default is ``estimand="expected"``, it is another than `tl.autoimpute` takes.
 
     Two equal shares of the counts are hidden before anything else: totals, genes and training know neither. The first
     decides between candidates; the second, untouched, gives the error of the winner and of the defaults. All
@@ -69,8 +72,8 @@ def tune(
     Returns
     -------
     Tuning
-        `table` of what was tried, `best` settings, `scores` on untouched entries, `verdict` in words, and `model()`,
-        to be given to `scautoimpute.tl.autoimpute`.
+        `table` of what was tried, `best` settings, `scores` on untouched entries, `verdict` in words, and `model()`
+        of the masked objective, to be given to `scautoimpute.tl.autoimpute`.
 
     Raises
     ------
