@@ -75,7 +75,7 @@ def _sections(results: Mapping[str, Any]) -> list[Section]:
 
 _WORDS = {True: "reproduced", False: "not reproduced", None: "not tested here"}
 _SIGNS = {True: "✓", False: "✗", None: "·"}
-_HELD_AGAINST = "The paper's words beside what was found; AutoImpute is this package's default."
+_HELD_AGAINST = "The paper's words beside what was found; AutoImpute is this package's, at its default settings."
 
 
 def _claims(claims: Sequence[Mapping[str, Any]]) -> list[Block]:
