@@ -293,10 +293,10 @@ _MAGIC_DEFAULT = {"knn": 5, "t": 3}
 _FAMILIES = (
     Family(none, {"none": None}, with_eb=False),
     Family(gene_mean, {"gene_mean": None}),
-    Family(knn_profiles, {"knn": None}, _grid(n_pcs=(10, 50), k=(5, 10, 20, 50, 100, 200))),
-    Family(pca_profiles, {"pca": None}, _grid(curve=("sqrt", "linear"), rank=(2, 5, 10, 20, 40))),
+    Family(knn_profiles, {"knn": None}, _grid(n_pcs=(10, 50), k=(5, 10, 20, 50, 100, 200, 400))),
+    Family(pca_profiles, {"pca": None}, _grid(curve=("sqrt", "linear"), rank=(2, 5, 10, 20, 40, 80))),
     Family(alra_profiles, {"alra": None}),
-    Family(nmf_profiles, {"nmf": None}, _grid(rank=(2, 4, 8, 16))),
+    Family(nmf_profiles, {"nmf": None}, _grid(rank=(2, 4, 8, 16, 32))),
     Family(
         magic_profiles,
         {"magic": [_MAGIC_DEFAULT], "magic_tuned": None},
