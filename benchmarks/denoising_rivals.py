@@ -296,7 +296,7 @@ _FAMILIES = (
     Family(knn_profiles, {"knn": None}, _grid(n_pcs=(10, 50), k=(5, 10, 20, 50, 100, 200, 400))),
     Family(pca_profiles, {"pca": None}, _grid(curve=("sqrt", "linear"), rank=(2, 5, 10, 20, 40, 80))),
     Family(alra_profiles, {"alra": None}),
-    Family(nmf_profiles, {"nmf": None}, _grid(rank=(2, 4, 8, 16, 32))),
+    Family(nmf_profiles, {"nmf": None}, _grid(rank=(2, 4, 8, 16, 32, 64))),
     Family(
         magic_profiles,
         {"magic": [_MAGIC_DEFAULT], "magic_tuned": None},
