@@ -470,7 +470,15 @@ UNDER_A_LIMIT = """
     from pathlib import Path
     import scautoimpute as sai
     import scautoimpute.model.fit, scautoimpute.io.write, torch._dynamo
+    from scautoimpute import _staging
 
+    resident, most = _staging._resident_bytes, [0.0]
+
+    def most_resident():  # what the system takes back of it meanwhile comes again
+        most.append(max(most[-1], resident()))
+        return most[-1]
+
+    _staging._resident_bytes = most_resident
     folder, way, objective = Path(sys.argv[1]), *sys.argv[2:]
     warnings.simplefilter("ignore")
     torch.set_num_threads(1)
@@ -502,7 +510,7 @@ UNDER_A_LIMIT = """
             status = dict(line.split(":") for line in Path("/proc/self/status").read_text().splitlines())
             peak = int(status["VmHWM"].split()[0]) * 1024
             assert peak <= budget, (peak, budget)
-            assert n_refused > 1 or record["staged"].endswith(f"on disk, in {folder}"), record["staged"]
+            assert record["staged"].endswith(f"on disk, in {folder}"), record["staged"]
             print(record["n_zeros_filled"])
     except (MemoryError, RuntimeError) as error:  # the latter is torch's
         print("too little:", error)
