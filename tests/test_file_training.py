@@ -595,6 +595,8 @@ def test_what_a_model_beside_it_leaves_no_choice_of_is_refused(adata, tmp_path):
     model = AutoImpute("masked", **QUICK)
     with pytest.raises(ValueError, match="both model= and objective='counts' were given"):
         impute_file(**files, model=model, objective="counts")
+    files["output"].symlink_to(tmp_path / "0f3a.blob")  # whose suffix does not matter
     impute_file(**files, model=model, objective="masked")
+    assert h5py.is_hdf5(tmp_path / "0f3a.blob")
     with pytest.raises(ValueError, match=r"checkpoint=.* has no effect with a trained model"):
         impute_file(**files, model=model, checkpoint=tmp_path / "progress", overwrite=True)

@@ -138,7 +138,12 @@ def objective_of_model(settings: Settings, *, is_fitted: bool) -> Chosen:
 
 
 def check_model(
-    model: "AutoImpute | None", objective: str | None, preset: str | None = None, estimand: str | None = None
+    model: "AutoImpute | None",
+    objective: str | None,
+    preset: str | None = None,
+    estimand: str | None = None,
+    *,
+    checkpoint: Any = None,
 ) -> None:
     """Refuse what was asked for beside a model that is something else; without a model, what does not go together."""
     if model is None:
@@ -150,6 +155,9 @@ def check_model(
             its_own = f"AutoImpute({name}={value!r})"
             msg = f"both model= and {name}={value!r} were given: set the {name} of the model, {its_own}"
             raise ValueError(msg)
+    if model.is_fitted and checkpoint is not None:
+        msg = f"checkpoint={str(checkpoint)!r} has no effect with a trained model: leave it out"
+        raise ValueError(msg)
     check_estimand(estimand, preset=model.settings.preset, objective=model.settings.objective)
     if estimand == "expected" and model.estimand != "expected":
         msg = (

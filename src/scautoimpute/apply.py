@@ -22,7 +22,6 @@ from .io import check_writable, read, refuse_transposed, write
 from .io.complete import complete_or_absent
 from .io.result import Storage, stored_result
 from .io.stream import StoredCells, is_stored_by_rows, open_cells
-from .io.write import suffix_of
 from .scales import check_scale
 
 if TYPE_CHECKING:
@@ -143,9 +142,9 @@ def impute_file(
         If `source` or `model` cannot be read, or `output` not be written.
     ValueError
         If `objective` is not that of `model`, or `checkpoint` is given with a trained one; if the values are no counts
-        (logged, negative, NaN, transposed, all zero), wherever in the file they are; if
-        the data lack more than half of the model's genes, or one of `output_genes`; if the format of the output has no
-        place for what was asked; or if a file is damaged. Then there is no output.
+        (logged, negative, NaN, transposed, all zero), wherever in the file they are; if the data lack more than half of
+        the model's genes, or one of `output_genes`; if the format of the output has no place for what was asked; or if
+        a file is damaged. Then there is no output.
     MemoryError
         If not even a network of so many genes fits in `max_memory`.
     OSError
@@ -191,11 +190,8 @@ def impute_file(
         "overwrite": overwrite,
     }
     if estimator is not None:
-        check_model(estimator, objective)
+        check_model(estimator, objective, checkpoint=checkpoint)
     if estimator is not None and estimator.is_fitted:
-        if checkpoint is not None:
-            msg = f"checkpoint={str(checkpoint)!r} has no effect with a trained model: leave it out"
-            raise ValueError(msg)
         recipe_of(estimator)  # refuses a model that cannot be applied, before anything is read
         with cells_of(source, output=output, transpose=transpose) as cells:
             return impute_cells(cells, model=estimator, layer=layer, **wanted)
@@ -363,7 +359,7 @@ def impute_cells(
         run.output.is_sparse, posterior_sd, form.matrix, form.dtype, run.output.shown.genes_O, compression
     )
     with (
-        complete_or_absent(output.expanduser().resolve(), suffix=suffix_of(output)) as beside,
+        complete_or_absent(output) as beside,
         stored_result(beside, cells, name=output, key=key_added, storage=storage) as result,
     ):
         for rows in run.blocks():

@@ -71,7 +71,7 @@ def overview(
     if color is not None and handles:
         figure.legend(handles, labels, loc="outside lower left", ncols=6, frameon=False, fontsize=8, markerscale=2)
     if save is not None:
-        with complete_or_absent(Path(save).expanduser().resolve(), suffix=Path(save).suffix) as beside:
+        with complete_or_absent(Path(save)) as beside:
             figure.savefig(beside, dpi=150)
     return figure
 

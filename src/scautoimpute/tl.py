@@ -187,7 +187,7 @@ def autoimpute(
             "adata.to_memory(), copy=True, or impute_file"
         )
         raise ValueError(msg)
-    check_model(model, objective, preset, estimand)
+    check_model(model, objective, preset, estimand, checkpoint=checkpoint)
     if copy:
         adata = adata.to_memory(copy=True) if adata.isbacked else adata.copy()
     asked = {"objective": objective, "preset": preset, "estimand": estimand}
@@ -199,9 +199,6 @@ def autoimpute(
     estimator = model or AutoImpute(
         chosen.objective, estimand=chosen.estimand, preset=preset, random_state=random_state
     )
-    if estimator.is_fitted and checkpoint is not None:
-        msg = f"checkpoint={str(checkpoint)!r} has no effect with a trained model: leave it out"
-        raise ValueError(msg)
     selection: dict[str, Any] = {"layer": layer, "flavor": flavor, "scale": scale, "key_added": key_added}
     selection |= {"checkpoint": checkpoint, "reason": chosen.reason, "form": form}
     had_before = key_added in adata.uns

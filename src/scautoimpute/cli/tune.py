@@ -138,7 +138,7 @@ def _check_output(output: Path, *, overwrite: bool) -> None:
 def _write(found: "Tuning", output: Path) -> None:
     from ..io.complete import complete_or_absent
 
-    with complete_or_absent(output.expanduser().resolve()) as partial:
+    with complete_or_absent(output) as partial:
         found.table.to_csv(partial, index=False, sep="\t" if output.suffix.lower() == ".tsv" else ",")
 
 

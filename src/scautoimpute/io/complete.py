@@ -12,47 +12,49 @@ __all__ = ["complete_or_absent", "remove_abandoned"]
 
 
 @contextmanager
-def complete_or_absent(path: Path, *, suffix: str | None = None) -> Iterator[Path]:
+def complete_or_absent(path: Path) -> Iterator[Path]:
     """Give a temporary name in the same folder, renamed to `path` on success and removed on whatever else happens.
 
     What is made under that name may be a file or a folder. What processes that were killed left behind is removed.
-    The name has the suffix of `path`, or `suffix`, where a link of that suffix led to `path`.
+    If `path` is a link, what it leads to is replaced, whatever its suffix: the temporary name has that of the link.
     """
-    before, after = _temporary_name(path, "partial", suffix)
-    beside = path.with_name(f"{before}{os.getpid()}{after}")
-    remove_abandoned(path, suffix=suffix)
+    before, after = _temporary_name(path, "partial")
+    target = path.expanduser().resolve()
+    beside = target.with_name(f"{before}{os.getpid()}{after}")
+    remove_abandoned(path)
     try:
         yield beside
-        if beside.is_dir() or path.is_dir():
-            _exchange(beside, path)
+        if beside.is_dir() or target.is_dir():
+            _exchange(beside, target)
         else:
             _reach_disk(beside)
-            beside.replace(path)
+            beside.replace(target)
     finally:
         _remove(beside)
 
 
-def remove_abandoned(path: Path, *, suffix: str | None = None) -> None:
+def remove_abandoned(path: Path) -> None:
     """Remove what processes that no longer live left behind while they were writing `path`; bring back what they moved.
 
     A folder that was to be replaced is moved aside for a moment, and comes back if nothing took its place.
     """
-    for kind, given in (("partial", suffix), ("replaced", None)):
-        before, after = _temporary_name(path, kind, given)
-        for found in path.parent.glob(f"{glob.escape(before)}*{glob.escape(after)}"):
+    target = path.expanduser().resolve()
+    for kind, named in (("partial", path), ("replaced", target)):
+        before, after = _temporary_name(named, kind)
+        for found in target.parent.glob(f"{glob.escape(before)}*{glob.escape(after)}"):
             pid = found.name[len(before) : len(found.name) - len(after)]
             if not pid.isdecimal() or _is_alive(int(pid)):
                 continue
-            if kind == "replaced" and not path.exists():
-                found.rename(path)
+            if kind == "replaced" and not target.exists():
+                found.rename(target)
             else:
                 _remove(found)
 
 
-def _temporary_name(path: Path, kind: str, suffix: str | None = None) -> tuple[str, str]:
+def _temporary_name(path: Path, kind: str) -> tuple[str, str]:
     """What stands before and after the number of the process in a temporary name for `path`."""
-    own = "".join(path.suffixes[-2:] if path.suffix.lower() == ".gz" else path.suffixes[-1:])
-    return f".{path.name.removesuffix(own)}.{kind}-", own.lower() if suffix is None else suffix
+    suffix = "".join(path.suffixes[-2:] if path.suffix.lower() == ".gz" else path.suffixes[-1:])
+    return f".{path.name.removesuffix(suffix)}.{kind}-", suffix.lower()
 
 
 def _reach_disk(path: Path) -> None:

@@ -87,7 +87,7 @@ def write(
     suffix = suffix_of(path)
     check_compression(compression, suffix)
     matrix = None if layer is None and suffix in _OBJECTS else counts_matrix(adata, layer)
-    with complete_or_absent(Path(path).expanduser().resolve(), suffix=suffix) as beside, _disk_errors(path):
+    with complete_or_absent(Path(path)) as beside, _disk_errors(path):
         if suffix in _OBJECTS:
             _OBJECTS[suffix](adata, beside, **({"compression": compression} if suffix in _CHOICES else {}))
         else:

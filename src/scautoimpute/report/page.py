@@ -162,7 +162,7 @@ def write_page(path: str | Path, html: str) -> None:
     html
         As `render` returns it.
     """
-    with complete_or_absent(Path(path).expanduser().resolve()) as beside:
+    with complete_or_absent(Path(path)) as beside:
         beside.write_text(html, encoding="utf-8")
 
 
